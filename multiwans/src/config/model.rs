@@ -1,0 +1,248 @@
+//! The configuration once it is valid: every value in its type, every default filled in, disabled
+//! WANs and filters gone.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use crate::types::{FwMark, IfName, MarkMask, WanMark};
+
+/// A whole, valid configuration. Keys and ranges: `config.example.yaml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `company`: what the footer of mails prints.
+    pub company: Company,
+    /// `daemon`.
+    pub daemon: Daemon,
+    /// `alerts`: how often mails about the same trouble are sent.
+    pub alerts: Alerts,
+    /// `ping`: how links are judged.
+    pub ping: Ping,
+    /// `probe`: the clock of the probes, a key the seed did not have.
+    pub probe: Probe,
+    /// `dns`.
+    pub dns: Dns,
+    /// `localnets`: what a filter without `dst` does not match.
+    pub localnets: Vec<Ipv4Net>,
+    /// `email`; `None` where the section is absent: no mails.
+    pub email: Option<Email>,
+    /// Enabled WANs in steering order: by `orderFailover`, then those without one by mark.
+    pub wans: Vec<Wan>,
+}
+
+/// `company`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Company {
+    /// Name of the company.
+    pub name: Option<String>,
+    /// Department in charge.
+    pub department: Option<String>,
+    /// Its site.
+    pub site: Option<String>,
+}
+
+/// `daemon`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Daemon {
+    /// Period of the full audit, 10 to 60 s.
+    pub run_interval: Duration,
+    /// Where the states are written for monitoring.
+    pub status_file: PathBuf,
+    /// The Unix socket of `multiwans status` (new key).
+    pub control_socket: PathBuf,
+    /// `daemon.markMask`: the bits of the packet mark that are ours (new key, default 0xff).
+    pub mark_mask: MarkMask,
+    /// `daemon.rulePriority`: first priority of our 100 `ip rule` priorities (new key, default 30000).
+    pub rule_priority: u32,
+}
+
+/// `alerts`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alerts {
+    /// Mails sent at once when trouble begins, 2 to 10.
+    pub max: u8,
+    /// Pause before the next one, 5 to 720 minutes.
+    pub interval: Duration,
+}
+
+/// `ping`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ping {
+    /// 1 or 2; see [`Probe`] for what it means here.
+    pub count: u8,
+    /// How long an answer may take, 1 to 5 s.
+    pub timeout: Duration,
+    /// Default targets; at least one is an address.
+    pub targets: Vec<Target>,
+}
+
+/// `probe`. A round asks all targets of a WAN at once; it is good when one answers within
+/// `ping.timeout`. `1 + ping.count` bad rounds in a row take a link down.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// Time between two rounds (`500ms`, `1s`), 100 ms to 60 s, default 1 s.
+    pub interval: Duration,
+}
+
+/// One entry of `ping.targets` or `WANS[].ping`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Probed as it is.
+    Address(Ipv4Addr),
+    /// A domain name: needs resolving first.
+    Name(String),
+}
+
+/// `dns`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dns {
+    /// Tries per server, 1 to 5.
+    pub retry: u8,
+    /// 1 to 10 s.
+    pub timeout: Duration,
+    /// Default servers.
+    pub servers: Vec<Ipv4Addr>,
+}
+
+/// `email`.
+#[derive(Clone, PartialEq)]
+pub struct Email {
+    /// Sender.
+    pub from: String,
+    /// Recipients.
+    pub to: Vec<String>,
+    /// SMTP server.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// User and password, both or neither.
+    pub login: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Email {
+    /// Without the password: a configuration may be logged.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Email")
+            .field("from", &self.from)
+            .field("to", &self.to)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.login.as_ref().map(|(user, _)| user))
+            .finish_non_exhaustive()
+    }
+}
+
+/// One enabled entry of `WANS`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wan {
+    /// Its name for people, unique.
+    pub description: String,
+    /// Free text.
+    pub note: Option<String>,
+    /// Its number: mark and table.
+    pub mark: WanMark,
+    /// The mark its packets carry: `mark` shifted into `daemon.markMask`.
+    pub fwmark: FwMark,
+    /// Place in the failover order from 1; `None`: never the default.
+    pub order_failover: Option<u8>,
+    /// Interface; `eth0:1` in the file is `eth0` here.
+    pub iface: IfName,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// Its prefix length, 0 to 32.
+    pub prefix_len: u8,
+    /// Next hop of its default route.
+    pub gateway: Ipv4Addr,
+    /// DNS servers, its own or the global ones.
+    pub dns: Vec<Ipv4Addr>,
+    /// Probe targets, its own or the global ones.
+    pub targets: Vec<Target>,
+    /// Enabled filters in order. Also those of the WAN with order 1, which steer nothing.
+    pub filters: Vec<Filter>,
+}
+
+/// One enabled entry of `filters`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// Its name for people, unique over all WANs.
+    pub description: String,
+    /// Free text.
+    pub note: Option<String>,
+    /// Which traffic it looks at.
+    pub chain: Chain,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Sources; empty: any.
+    pub src: Vec<Ipv4Net>,
+    /// Destinations; empty: anything but `localnets`.
+    pub dst: Vec<Ipv4Net>,
+    /// Source ports; empty: any.
+    pub sports: Vec<PortRange>,
+    /// Destination ports; empty: any.
+    pub dports: Vec<PortRange>,
+}
+
+/// `chainMangle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chain {
+    /// Forwarded traffic.
+    Prerouting,
+    /// The router's own.
+    Output,
+}
+
+/// `protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Any protocol.
+    All,
+    /// TCP (6).
+    Tcp,
+    /// UDP (17).
+    Udp,
+    /// UDP-Lite (136).
+    Udplite,
+    /// SCTP (132).
+    Sctp,
+    /// ICMP (1).
+    Icmp,
+    /// GRE (47).
+    Gre,
+    /// ESP (50).
+    Esp,
+    /// AH (51).
+    Ah,
+}
+
+impl Protocol {
+    /// The IP protocol number; `None` for any.
+    pub const fn number(self) -> Option<u8> {
+        match self {
+            Self::All => None,
+            Self::Tcp => Some(6),
+            Self::Udp => Some(17),
+            Self::Udplite => Some(136),
+            Self::Sctp => Some(132),
+            Self::Icmp => Some(1),
+            Self::Gre => Some(47),
+            Self::Esp => Some(50),
+            Self::Ah => Some(51),
+        }
+    }
+
+    /// Whether its packets begin with a source and a destination port.
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp | Self::Udplite | Self::Sctp)
+    }
+}
+
+/// Ports `first..=last`; a single port is a range of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, not below `first`.
+    pub last: u16,
+}

@@ -1,0 +1,7 @@
+//! multiwans: steering and failover for Linux edge routers with two or more internet links.
+//!
+//! `ARCHITECTURE.md` tells how the modules fit; the pure ones ([`config`], [`policy`], [`engine`]) never
+//! import IO, a clock or the kernel's interfaces.
+
+pub mod config;
+pub mod types;

@@ -1,1 +1,20 @@
-//! Skeleton.
+//! The lab that the end-to-end tests and `cargo xtask demo` run in: a LAN, a router, several ISPs and
+//! an internet host as network namespaces; faults to put into them; observers that say what the
+//! internet sees; and the real daemon, started and watched.
+//!
+//! Everything here needs root and touches nothing outside the namespaces that it makes.
+
+pub mod client;
+mod faults;
+pub mod icmp;
+mod lab;
+pub mod netns;
+pub mod observer;
+pub mod router_files;
+pub mod session;
+mod setup;
+pub mod topology;
+pub mod wait;
+
+pub use lab::{Lab, LabBuilder};
+pub use topology::Ns;

@@ -96,12 +96,11 @@ impl Lab {
         setup::wan_link(self, k)
     }
 
-    /// Adds a second LAN to the running router, which [`second_lan`](crate::LabBuilder::second_lan) does from the start.
+    /// Connects the second LAN, which [`second_lan_later`](crate::LabBuilder::second_lan_later) left out.
     ///
     /// # Errors
-    /// When there is one already.
-    pub fn add_second_lan(&mut self) -> Result<()> {
-        self.create_place(Ns::Lan2)?;
+    /// When it is connected already.
+    pub fn connect_second_lan(&self) -> Result<()> {
         setup::second_lan(self)
     }
 

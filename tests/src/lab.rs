@@ -15,11 +15,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// All of a lab's namespaces begin with this.
 const PREFIX: &str = "mw";
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SecondLan {
+    None,
+    Connected,
+    Later,
+}
+
 /// What a lab is to have.
 #[derive(Debug, Clone)]
 pub struct LabBuilder {
     wans: u8,
-    second_lan: bool,
+    second_lan: SecondLan,
     rp_filter: u8,
     name: Option<String>,
 }
@@ -35,7 +42,14 @@ impl LabBuilder {
     /// Adds a second LAN with one host.
     #[must_use]
     pub fn second_lan(mut self) -> Self {
-        self.second_lan = true;
+        self.second_lan = SecondLan::Connected;
+        self
+    }
+
+    /// Adds a second LAN that [`Lab::connect_second_lan`] is to connect.
+    #[must_use]
+    pub fn second_lan_later(mut self) -> Self {
+        self.second_lan = SecondLan::Later;
         self
     }
 
@@ -68,13 +82,14 @@ impl LabBuilder {
         };
         let mut places = vec![Ns::Client, Ns::Router, Ns::Internet];
         places.extend((1..=self.wans).map(Ns::Isp));
-        places.extend(self.second_lan.then_some(Ns::Lan2));
+        places.extend((self.second_lan != SecondLan::None).then_some(Ns::Lan2));
 
         let mut lab = Lab { name, wans: self.wans, places: Vec::new(), files: OnceLock::new() };
         for place in places {
             lab.create_place(place)?;
         }
-        setup::build(&lab, self.rp_filter).with_context(|| format!("cannot build the lab {}", lab.name))?;
+        setup::build(&lab, self.rp_filter, self.second_lan == SecondLan::Connected)
+            .with_context(|| format!("cannot build the lab {}", lab.name))?;
         Ok(lab)
     }
 }
@@ -92,7 +107,7 @@ impl Lab {
     /// A lab of two ISPs and one LAN, unless told more.
     #[must_use]
     pub fn builder() -> LabBuilder {
-        LabBuilder { wans: 2, second_lan: false, rp_filter: 1, name: None }
+        LabBuilder { wans: 2, second_lan: SecondLan::None, rp_filter: 1, name: None }
     }
 
     /// Opens the lab that was built under this name and kept. Dropping it leaves it in place.
@@ -231,7 +246,7 @@ impl Lab {
         self.sh(Ns::Router, &rule).map(drop)
     }
 
-    pub(crate) fn create_place(&mut self, place: Ns) -> Result<()> {
+    fn create_place(&mut self, place: Ns) -> Result<()> {
         let namespace = Namespace::create(&self.namespace_name(place))?;
         self.places.push((place, namespace));
         Ok(())

@@ -4,7 +4,7 @@
 //! Over UDP: every datagram comes back with the client's `address:port` and a space put before it.
 
 use crate::Lab;
-use crate::topology::Ns;
+use crate::topology::{Ns, internet_addresses};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, BufRead, BufReader, Write};
@@ -29,6 +29,20 @@ pub struct Observer {
 }
 
 impl Lab {
+    /// Answers on TCP and UDP on all of the internet host's addresses.
+    ///
+    /// # Errors
+    /// When a port is taken.
+    pub fn serve_internet(&self, ports: &[u16]) -> Result<Vec<Observer>> {
+        let addresses: Vec<Ipv4Addr> = internet_addresses().collect();
+        let mut observers = Vec::new();
+        for &port in ports {
+            observers.push(self.observe_tcp(Ns::Internet, port)?);
+            observers.push(self.observe_udp(Ns::Internet, &addresses, port)?);
+        }
+        Ok(observers)
+    }
+
     /// Answers TCP connections to a port, on every address of a place.
     ///
     /// # Errors

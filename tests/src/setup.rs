@@ -8,16 +8,15 @@ use crate::topology::{
 use anyhow::Result;
 use std::fmt::Write as _;
 
-pub(crate) fn build(lab: &Lab, rp_filter: u8) -> Result<()> {
+pub(crate) fn build(lab: &Lab, rp_filter: u8, with_second_lan: bool) -> Result<()> {
     let places: Vec<Ns> = lab.places().map(|(place, _)| place).collect();
     for &place in &places {
         sysctls(lab, place, rp_filter)?;
     }
-    let has_lan2 = places.contains(&Ns::Lan2);
     router(lab)?;
     client(lab)?;
-    if has_lan2 {
-        second_lan_links(lab)?;
+    if with_second_lan {
+        second_lan(lab)?;
     }
     internet(lab)?;
     for k in 1..=lab.wans() {
@@ -29,12 +28,6 @@ pub(crate) fn build(lab: &Lab, rp_filter: u8) -> Result<()> {
         &format!("route add default via {} dev {}\n", gateway(1), wan_iface(1)),
     )?;
     firewall(lab)
-}
-
-/// Connects the second LAN's namespace, which exists by now.
-pub(crate) fn second_lan(lab: &Lab) -> Result<()> {
-    sysctls(lab, Ns::Lan2, 0)?;
-    second_lan_links(lab)
 }
 
 /// Makes the two ends of a link between the router and an ISP, and configures the router's.
@@ -97,7 +90,8 @@ fn client(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn second_lan_links(lab: &Lab) -> Result<()> {
+/// Connects the second LAN's namespace.
+pub(crate) fn second_lan(lab: &Lab) -> Result<()> {
     let host = lab.namespace(Ns::Lan2).name();
     let batch = format!(
         "link add lan2 type veth peer name eth0 netns {host}\n\

@@ -65,6 +65,14 @@ impl RouterFiles {
         self.base.join("bpf")
     }
 
+    /// Makes the router one where nothing has mounted a file system for BPF pins.
+    ///
+    /// # Errors
+    /// When that has been done before.
+    pub fn unmount_bpf(&self) -> Result<()> {
+        umount2(&self.bpf(), MntFlags::MNT_DETACH).context("cannot unmount the BPF file system")
+    }
+
     /// Makes a command see the lab's directories in place of the machine's.
     ///
     /// # Errors

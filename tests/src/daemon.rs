@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -229,14 +230,23 @@ pub fn command(lab: &Lab) -> Result<Command> {
     Ok(command)
 }
 
-/// The binary: what [`BINARY_VARIABLE`] names, or what cargo built beside this program.
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Runs another binary than the one beside this program; the first call counts.
+pub fn set_binary(path: PathBuf) {
+    // A second call names the same build.
+    BINARY.set(path).ok();
+}
+
+/// The binary: what [`set_binary`] or `MULTIWANS_BIN` names, or what cargo built beside this program.
 ///
 /// # Errors
 /// When it is not there.
 pub fn binary() -> Result<PathBuf> {
-    let path = match env::var_os(BINARY_VARIABLE) {
-        Some(path) => PathBuf::from(path),
-        None => beside(&env::current_exe()?),
+    let path = match (BINARY.get(), env::var_os(BINARY_VARIABLE)) {
+        (Some(path), _) => path.clone(),
+        (None, Some(path)) => PathBuf::from(path),
+        (None, None) => beside(&env::current_exe()?),
     };
     if !path.is_file() {
         bail!("{} is missing; `cargo xtask build` makes it", path.display());

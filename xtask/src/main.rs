@@ -3,6 +3,8 @@
 mod build;
 mod build_ebpf;
 mod command;
+mod demo;
+mod lab;
 mod lint;
 mod setup;
 mod test;
@@ -32,6 +34,11 @@ enum Task {
     Test(test::Args),
     /// Check formatting, clippy, and the project's own rules about its source
     Lint,
+    /// Watch the daemon steer and fail over real traffic in namespaces (under a minute; needs root)
+    Demo(demo::Args),
+    /// The network of namespaces that tests and demo run in, to play in by hand (needs root)
+    #[command(subcommand)]
+    Lab(lab::Task),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +59,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Task::Build(args)) => build::run(&args).map(drop),
         Some(Task::Test(args)) => test::run(&args),
         Some(Task::Lint) => lint::run(),
+        Some(Task::Demo(args)) => demo::run(&args),
+        Some(Task::Lab(task)) => lab::run(&task),
     }
 }

@@ -232,20 +232,21 @@ pub fn command(lab: &Lab) -> Result<Command> {
 
 static BINARY: OnceLock<PathBuf> = OnceLock::new();
 
-/// Runs another binary than the one beside this program; the first call counts.
+/// Runs another binary than the one beside this program, unless `MULTIWANS_BIN` names one; the first
+/// call counts.
 pub fn set_binary(path: PathBuf) {
     // A second call names the same build.
     BINARY.set(path).ok();
 }
 
-/// The binary: what [`set_binary`] or `MULTIWANS_BIN` names, or what cargo built beside this program.
+/// The binary: what `MULTIWANS_BIN` names, or [`set_binary`] did, or what cargo built beside this program.
 ///
 /// # Errors
 /// When it is not there.
 pub fn binary() -> Result<PathBuf> {
-    let path = match (BINARY.get(), env::var_os(BINARY_VARIABLE)) {
-        (Some(path), _) => path.clone(),
-        (None, Some(path)) => PathBuf::from(path),
+    let path = match (env::var_os(BINARY_VARIABLE), BINARY.get()) {
+        (Some(path), _) => PathBuf::from(path),
+        (None, Some(path)) => path.clone(),
         (None, None) => beside(&env::current_exe()?),
     };
     if !path.is_file() {

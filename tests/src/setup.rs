@@ -8,6 +8,10 @@ use crate::topology::{
 use anyhow::Result;
 use std::fmt::Write as _;
 
+/// The index of a router link's other end. Linux delays the news of a carrier by up to a second when
+/// both ends of a veth pair have the same index, as ends in different namespaces may.
+const PEER_INDEX: u32 = 1000;
+
 pub(crate) fn build(lab: &Lab, rp_filter: u8, with_second_lan: bool) -> Result<()> {
     let places: Vec<Ns> = lab.places().map(|(place, _)| place).collect();
     for &place in &places {
@@ -35,7 +39,7 @@ pub(crate) fn wan_link(lab: &Lab, k: u8) -> Result<()> {
     let iface = wan_iface(k);
     let isp = lab.namespace(Ns::Isp(k)).name();
     let batch = format!(
-        "link add {iface} type veth peer name cust netns {isp}\n\
+        "link add {iface} type veth peer name cust index {PEER_INDEX} netns {isp}\n\
          address add {}/24 dev {iface}\n\
          link set {iface} up\n",
         wan_ip(k)
@@ -70,7 +74,7 @@ fn router(lab: &Lab) -> Result<()> {
     let client = lab.namespace(Ns::Client).name();
     let batch = format!(
         "link set lo up\n\
-         link add eth0 type veth peer name eth0 netns {client}\n\
+         link add eth0 type veth peer name eth0 index {PEER_INDEX} netns {client}\n\
          address add {ROUTER}/24 dev eth0\n\
          link set eth0 up\n"
     );
@@ -94,7 +98,7 @@ fn client(lab: &Lab) -> Result<()> {
 pub(crate) fn second_lan(lab: &Lab) -> Result<()> {
     let host = lab.namespace(Ns::Lan2).name();
     let batch = format!(
-        "link add lan2 type veth peer name eth0 netns {host}\n\
+        "link add lan2 type veth peer name eth0 index {PEER_INDEX} netns {host}\n\
          address add {LAN2_ROUTER}/24 dev lan2\n\
          link set lan2 up\n"
     );

@@ -52,6 +52,14 @@ pub fn wait_until(what: &str, deadline: Duration, mut probe: impl FnMut() -> boo
     Ok(start.elapsed())
 }
 
+/// Lets time pass.
+///
+/// # Errors
+/// When [interrupted](interrupt).
+pub fn pause(time: Duration) -> Result<()> {
+    stays_true("", time, || true)
+}
+
 /// Checks for a time that something stays true: the way to show that nothing happened.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use super::traffic::{Class, FORWARDED_PORT, INTERNET_PORTS, SERVER_PORT, Traffic
 use anyhow::{Result, ensure};
 use multiwans_tests::status::{State, Status};
 use multiwans_tests::topology::{CLIENT, wan_ip};
-use multiwans_tests::wait::{stays_true, wait_for, wait_until};
+use multiwans_tests::wait::{pause, wait_for, wait_until};
 use multiwans_tests::{Config, Daemon, Lab, Ns, Residue};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,8 +110,8 @@ impl Stage<'_> {
             let text = format!("{:.3} s from that to the first new flow by WAN{wan}", took.as_secs_f64());
             self.timeline.say(Voice::Result, &text);
         }
+        pause(SCENE)?;
         wait_until(&format!("{title}: traffic of every kind"), DEADLINE, || self.is_calm(expected))?;
-        stays_true(&format!("{title}: traffic of every kind"), SCENE, || self.is_calm(expected))?;
         Ok(Scene { title, took: Some(took), seen: Class::ALL.map(|class| self.traffic.seen(class)) })
     }
 

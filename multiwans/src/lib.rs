@@ -4,4 +4,7 @@
 //! import IO, a clock or the kernel's interfaces.
 
 pub mod config;
+pub mod datapath;
+pub mod engine;
+pub mod policy;
 pub mod types;

@@ -1,0 +1,3 @@
+//! Placeholder until the engine lands.
+pub mod command;
+pub mod event;

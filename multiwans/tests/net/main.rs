@@ -1,0 +1,8 @@
+//! The kernel's state, for real: every test is a router in a namespace of its own. Needs root and iproute2; the
+//! conntrack tests need conntrack(8) too.
+
+mod bench;
+mod conntrack;
+mod default_route;
+mod monitor;
+mod routing;

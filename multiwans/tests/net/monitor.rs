@@ -1,0 +1,142 @@
+//! What the monitor sees, and how soon.
+
+use std::time::{Duration, Instant};
+
+use multiwans::engine::event::Interface;
+use multiwans::net::{Changed, Monitor};
+
+use crate::bench::*;
+
+async fn interface(monitor: &mut Monitor, name: &str) -> Interface {
+    let all = monitor.snapshot().await.unwrap();
+    all.into_iter().find(|i| i.name.as_str() == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// Takes changes until nothing comes for a while.
+async fn settle(monitor: &mut Monitor) -> Changed {
+    let mut seen = Changed::default();
+    while let Ok(changed) = tokio::time::timeout(Duration::from_millis(200), monitor.changed()).await {
+        let changed = changed.unwrap();
+        seen.interfaces |= changed.interfaces;
+        seen.routes |= changed.routes;
+        seen.rules |= changed.rules;
+    }
+    seen
+}
+
+#[test]
+fn interfaces_as_they_are() {
+    alone(|| async {
+        link(1);
+        ip("addr add 10.0.1.3/24 dev wan1");
+        ip("addr add 10.8.0.1 peer 10.8.0.2 dev wan1");
+        ip("link add br0 type bridge");
+        ip("link add red type vrf table 77");
+        ip("link add bond0 type bond");
+        for (port, master) in [("p1", "br0"), ("p2", "red"), ("p3", "bond0")] {
+            ip(&format!("link add {port} type dummy"));
+            ip(&format!("link set {port} master {master}"));
+        }
+        let mut monitor = Monitor::open().unwrap();
+        let wan = interface(&mut monitor, "wan1").await;
+        assert!(wan.up && wan.carrier && !wan.loopback && !wan.port);
+        assert_eq!(wan.index, index("wan1"));
+        let addresses: Vec<_> = wan.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
+        assert_eq!(addresses, ["10.0.1.2/24", "10.8.0.1/32", "10.0.1.3/24"]);
+        assert!(interface(&mut monitor, "lo").await.loopback);
+        for (name, port) in [("p1", true), ("p2", false), ("p3", true), ("br0", false), ("bond0", false)] {
+            assert_eq!(interface(&mut monitor, name).await.port, port, "{name}");
+        }
+    });
+}
+
+#[test]
+fn a_pulled_cable_is_seen_at_once() {
+    alone(|| async {
+        link(1);
+        let mut monitor = Monitor::open().unwrap();
+        settle(&mut monitor).await;
+        assert!(interface(&mut monitor, "wan1").await.carrier);
+
+        let pull = tokio::task::spawn_blocking(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            let begin = Instant::now();
+            ip("link set isp1 down");
+            begin
+        });
+        // The blocking pool's threads are started by this one: they are in its namespace.
+        loop {
+            assert!(monitor.changed().await.unwrap().interfaces);
+            let now = interface(&mut monitor, "wan1").await;
+            if !now.carrier {
+                assert!(now.up);
+                break;
+            }
+        }
+        let seen = Instant::now();
+        let took = seen.saturating_duration_since(pull.await.unwrap());
+        assert!(took < Duration::from_millis(50), "{took:?}, with starting ip(8)");
+    });
+}
+
+#[test]
+fn kinds_of_changes_are_told_apart() {
+    alone(|| async {
+        link(1);
+        let mut monitor = Monitor::open().unwrap();
+        settle(&mut monitor).await;
+        for (command, wanted) in [
+            ("rule add priority 5 lookup 7", Changed { rules: true, ..Changed::default() }),
+            ("route add default via 10.0.1.1 table 7", Changed { routes: true, ..Changed::default() }),
+            ("route del default via 10.0.1.1 table 7", Changed { routes: true, ..Changed::default() }),
+            ("route add 10.7.0.0/16 via 10.0.1.1", Changed::default()),
+            ("addr add 10.9.0.1/32 dev wan1", Changed { interfaces: true, ..Changed::default() }),
+        ] {
+            ip(command);
+            assert_eq!(settle(&mut monitor).await, wanted, "{command}");
+        }
+    });
+}
+
+#[test]
+fn a_change_between_opening_and_the_first_dump_is_told() {
+    alone(|| async {
+        let mut monitor = Monitor::open().unwrap();
+        ip("link add d0 type dummy");
+        monitor.snapshot().await.unwrap();
+        assert!(monitor.changed().await.unwrap().interfaces);
+    });
+}
+
+#[test]
+fn an_overrun_counts_as_a_change_of_everything() {
+    alone(|| async {
+        link(1);
+        let mut monitor = Monitor::open().unwrap();
+        settle(&mut monitor).await;
+        // Nobody reads meanwhile: far more than any receive buffer holds.
+        sh("for i in $(seq 1 30000); do echo addr add 10.1.$((i / 250)).$((i % 250 + 1))/32 dev wan1; done \
+            | ip -batch - 2>/dev/null");
+        let changed = monitor.changed().await.unwrap();
+        assert_eq!(changed, Changed { interfaces: true, routes: true, rules: true });
+        settle(&mut monitor).await;
+        // It goes on as before.
+        assert_eq!(interface(&mut monitor, "wan1").await.addresses.len(), 30001);
+        ip("rule add priority 5 lookup 7");
+        assert_eq!(monitor.changed().await.unwrap(), Changed { rules: true, ..Changed::default() });
+    });
+}
+
+#[test]
+fn dropping_the_wait_loses_nothing() {
+    alone(|| async {
+        link(1);
+        let mut monitor = Monitor::open().unwrap();
+        settle(&mut monitor).await;
+        drop(tokio::time::timeout(Duration::from_millis(1), monitor.changed()).await);
+        ip("link set isp1 down");
+        drop(tokio::time::timeout(Duration::ZERO, monitor.snapshot()).await);
+        assert!(monitor.changed().await.unwrap().interfaces);
+        assert!(!interface(&mut monitor, "wan1").await.carrier);
+    });
+}

@@ -13,6 +13,7 @@ use super::routes::{self, Via};
 use super::rt_tables::TableNames;
 use super::rtnl::Rtnl;
 use super::rules::{self, Rule};
+use super::snapshot;
 use super::sysctl::{LOOSE, RpFilter};
 use super::undo::{Original, Undo};
 use super::{ApplyError, Error};
@@ -283,7 +284,7 @@ impl Kernel {
                     let step = routes::prepend(&mut self.rtnl, &via).await;
                     outcome.note(match step {
                         Ok(()) => Ok(Change::RouteAdded(wan, via)),
-                        Err(e) => Err(self.route_refused(wan, &via, e)),
+                        Err(e) => Err(self.route_refused(wan, &via, e).await),
                     });
                     kept.extend(ours.iter().filter(|m| via.is(m)).cloned());
                 }
@@ -331,7 +332,7 @@ impl Kernel {
                         let over = over.as_ref().map(routes::describe);
                         Ok(Change::DefaultWritten { wan, via: *via, over })
                     }
-                    Err(e) => Err(self.route_refused(wan, via, e)),
+                    Err(e) => Err(self.route_refused(wan, via, e).await),
                 });
             }
             Action::Restore => {
@@ -393,18 +394,27 @@ impl Kernel {
         }
     }
 
-    /// Says what the kernel's answer to a route means.
-    fn route_refused(&self, wan: WanMark, via: &Via, error: io::Error) -> Error {
-        let Some(uplink) = self.setup.uplink(wan) else { return Error::refused(format!("add {via}"), error) };
+    /// Says what the kernel's answer to a route means. Its error numbers hardly tell (a route through an interface that
+    /// is down, without its address or without a way to the gateway is `ENETUNREACH` all the same), so look.
+    async fn route_refused(&mut self, wan: WanMark, via: &Via, error: io::Error) -> Error {
+        let refused = |error| Error::refused(format!("add {via}"), error);
+        let (Some(uplink), Ok(interfaces)) =
+            (self.setup.uplink(wan), snapshot::interfaces(&mut self.rtnl).await)
+        else {
+            return refused(error);
+        };
         let iface = uplink.iface.clone();
-        match error.raw_os_error() {
-            Some(libc::ENETDOWN | libc::ENODEV) => Error::InterfaceDown { wan, iface },
-            Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
-                Error::GatewayUnreachable { wan, gateway: via.gateway, iface }
+        match interfaces.iter().find(|interface| interface.index == via.oif) {
+            Some(interface) if interface.up => {
+                if !interface.addresses.iter().any(|(ip, _)| *ip == via.source) {
+                    Error::NoAddress { wan, ip: via.source, iface }
+                } else if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) {
+                    Error::GatewayUnreachable { wan, gateway: via.gateway, iface }
+                } else {
+                    refused(error)
+                }
             }
-            // The only thing in our message the kernel can find invalid: a preferred source that is not ours.
-            Some(libc::EINVAL) => Error::NoAddress { wan, ip: via.source, iface },
-            _ => Error::refused(format!("add {via}"), error),
+            _ => Error::InterfaceDown { wan, iface },
         }
     }
 }

@@ -13,7 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 /// Runs `test` in a thread that is alone in its namespaces. They end with it.
-pub fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     assert!(nix::unistd::geteuid().is_root(), "these tests make network namespaces: run them as root");
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("unshare");
@@ -24,7 +24,9 @@ pub fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) 
         }
         ip("link set lo up");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test()).await.expect("in time") });
+        runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(60), test()).await.expect("in time")
+        });
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
@@ -32,63 +34,63 @@ pub fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) 
 }
 
 /// Runs a shell command and gives back its output.
-pub fn sh(command: &str) -> String {
+pub(crate) fn sh(command: &str) -> String {
     let output = Command::new("sh").args(["-ec", command]).output().expect("sh");
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// Runs `ip`.
-pub fn ip(arguments: &str) -> String {
+pub(crate) fn ip(arguments: &str) -> String {
     sh(&format!("ip {arguments}"))
 }
 
 /// `ip rule`, without the spaces at the ends of its lines.
-pub fn rules() -> Vec<String> {
+pub(crate) fn rules() -> Vec<String> {
     ip("-4 rule").lines().map(|line| line.trim().replace('\t', " ")).collect()
 }
 
 /// A table's routes; none where there is no such table.
-pub fn routes(table: &str) -> Vec<String> {
+pub(crate) fn routes(table: &str) -> Vec<String> {
     let text = sh(&format!("ip -4 route show table {table} 2>/dev/null || true"));
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 
 /// The default routes of the main table.
-pub fn defaults() -> Vec<String> {
+pub(crate) fn defaults() -> Vec<String> {
     routes("main").into_iter().filter(|line| line.starts_with("default")).collect()
 }
 
 /// Everything we could leave something in, as text.
-pub fn residue() -> String {
+pub(crate) fn residue() -> String {
     sh("ip rule; ip -4 route show table all; cd /proc/sys/net/ipv4/conf; grep . */rp_filter; \
         ls -A /etc/iproute2/rt_tables.d /run")
 }
 
 /// WAN `n`: interface `wan<n>`, 10.0.n.2/24, gateway 10.0.n.1 on the other end `isp<n>` of its cable.
-pub fn link(n: u8) {
+pub(crate) fn link(n: u8) {
     ip(&format!("link add wan{n} type veth peer name isp{n}"));
     ip(&format!("link set isp{n} up"));
     ip(&format!("addr add 10.0.{n}.2/24 dev wan{n}"));
     ip(&format!("link set wan{n} up"));
 }
 
-pub fn mark(n: u8) -> WanMark {
+pub(crate) fn mark(n: u8) -> WanMark {
     WanMark::new(n).expect("mark")
 }
 
-pub fn index(iface: &str) -> IfIndex {
+pub(crate) fn index(iface: &str) -> IfIndex {
     IfIndex(nix::net::if_::if_nametoindex(iface).expect(iface))
 }
 
 /// The wish that the engine would have: these WANs are there, that one is the default.
-pub fn wish(present: &[u8], default: Option<u8>) -> Routes {
+pub(crate) fn wish(present: &[u8], default: Option<u8>) -> Routes {
     let present: BTreeMap<_, _> = present.iter().map(|n| (mark(*n), index(&format!("wan{n}")))).collect();
     Routes { present, default: default.map(mark) }
 }
 
 /// A configuration with these WANs.
-pub fn config(wans: &[u8]) -> Config {
+pub(crate) fn config(wans: &[u8]) -> Config {
     let mask = MarkMask::default();
     let second = Duration::from_secs(1);
     let wan = |n: &u8| Wan {

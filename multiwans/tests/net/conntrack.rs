@@ -89,7 +89,10 @@ fn entries_are_listed_with_their_state() {
         let all = list(&mut conntrack, Select::All).await;
         let of = |port: u16| all.iter().find(|e| e.original.ports().0 == port).unwrap();
         let tcp = of(1002);
-        assert_eq!((tcp.original.protocol, tcp.seen_reply, tcp.assured, tcp.source_nat), (6, true, true, true));
+        assert_eq!(
+            (tcp.original.protocol, tcp.seen_reply, tcp.assured, tcp.source_nat),
+            (6, true, true, true)
+        );
         assert_eq!((tcp.reply.source, tcp.reply.destination), (Ipv4Addr::new(8, 8, 8, 8), WAN_1));
         assert_eq!(tcp.zone, Zone::Default);
         assert!(!tcp.destination_nat && tcp.id.is_some());
@@ -110,7 +113,9 @@ fn one_entry_is_deleted_exactly() {
         let mut left = list(&mut conntrack, Select::All).await;
         assert_eq!(left.len(), 5);
         assert!(left.iter().any(|e| e.original.transport == Transport::Icmp { id: 77, kind: 8, code: 0 }));
-        assert!(left.iter().any(|e| e.original.protocol == 50 && e.original.transport == Transport::Addresses));
+        assert!(
+            left.iter().any(|e| e.original.protocol == 50 && e.original.transport == Transport::Addresses)
+        );
         left.sort_by_key(|e| (e.zone != Zone::Both(5), e.original.protocol, e.original.ports()));
         while let Some(entry) = left.pop() {
             assert!(conntrack.delete(&entry).await.unwrap());

@@ -28,7 +28,13 @@ fn none_standing() {
         // No link, and a link that is not there: as it is.
         for untouched in [wish(&[1, 2], None), wish(&[2], Some(1))] {
             assert_eq!(
-                kernel.apply(&untouched).await.unwrap().iter().filter(|c| c.to_string().contains("default route")).count(),
+                kernel
+                    .apply(&untouched)
+                    .await
+                    .unwrap()
+                    .iter()
+                    .filter(|c| c.to_string().contains("default route"))
+                    .count(),
                 0
             );
             assert_eq!(defaults(), [OURS_2]);

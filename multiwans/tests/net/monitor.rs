@@ -31,12 +31,8 @@ fn interfaces_as_they_are() {
         ip("addr add 10.0.1.3/24 dev wan1");
         ip("addr add 10.8.0.1 peer 10.8.0.2 dev wan1");
         ip("link add br0 type bridge");
-        ip("link add red type vrf table 77");
-        ip("link add bond0 type bond");
-        for (port, master) in [("p1", "br0"), ("p2", "red"), ("p3", "bond0")] {
-            ip(&format!("link add {port} type dummy"));
-            ip(&format!("link set {port} master {master}"));
-        }
+        ip("link add p1 type ifb");
+        ip("link set p1 master br0");
         let mut monitor = Monitor::open().unwrap();
         let wan = interface(&mut monitor, "wan1").await;
         assert!(wan.up && wan.carrier && !wan.loopback && !wan.port);
@@ -44,9 +40,8 @@ fn interfaces_as_they_are() {
         let addresses: Vec<_> = wan.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect();
         assert_eq!(addresses, ["10.0.1.2/24", "10.8.0.1/32", "10.0.1.3/24"]);
         assert!(interface(&mut monitor, "lo").await.loopback);
-        for (name, port) in [("p1", true), ("p2", false), ("p3", true), ("br0", false), ("bond0", false)] {
-            assert_eq!(interface(&mut monitor, name).await.port, port, "{name}");
-        }
+        assert!(interface(&mut monitor, "p1").await.port);
+        assert!(!interface(&mut monitor, "br0").await.port);
     });
 }
 
@@ -102,7 +97,7 @@ fn kinds_of_changes_are_told_apart() {
 fn a_change_between_opening_and_the_first_dump_is_told() {
     alone(|| async {
         let mut monitor = Monitor::open().unwrap();
-        ip("link add d0 type dummy");
+        ip("link add d0 type ifb");
         monitor.snapshot().await.unwrap();
         assert!(monitor.changed().await.unwrap().interfaces);
     });

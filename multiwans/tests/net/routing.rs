@@ -9,7 +9,9 @@ fn a_second_run_finds_nothing_to_do_and_a_stop_leaves_nothing() {
     alone(|| async {
         link(1);
         link(2);
-        sh("cd /proc/sys/net/ipv4/conf; echo 1 >all/rp_filter; echo 0 >wan1/rp_filter; echo 1 >wan2/rp_filter");
+        sh(
+            "cd /proc/sys/net/ipv4/conf; echo 1 >all/rp_filter; echo 0 >wan1/rp_filter; echo 1 >wan2/rp_filter",
+        );
         let before = residue();
 
         let mut kernel = Kernel::new(&config(&[1, 2, 3])).unwrap();
@@ -203,7 +205,9 @@ fn rp_filter_that_somebody_else_changes_meanwhile_is_theirs() {
         link(1);
         link(2);
         let conf = "/proc/sys/net/ipv4/conf";
-        sh(&format!("echo 0 >{conf}/all/rp_filter; echo 1 >{conf}/wan1/rp_filter; echo 0 >{conf}/wan2/rp_filter"));
+        sh(&format!(
+            "echo 0 >{conf}/all/rp_filter; echo 1 >{conf}/wan1/rp_filter; echo 0 >{conf}/wan2/rp_filter"
+        ));
         let mut kernel = Kernel::new(&config(&[1, 2])).unwrap();
         kernel.apply(&wish(&[1, 2], None)).await.unwrap();
         assert_eq!(sh(&format!("cat {conf}/wan1/rp_filter {conf}/wan2/rp_filter")), "2\n0\n");

@@ -5,7 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{
+    DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, Nla,
+};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status, Tuple as TupleAttribute,
 };
@@ -13,6 +15,7 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 
 use super::entry::{Entry, Transport, Tuple, Zone};
 
+const IPCTNL_MSG_CT_DELETE: u8 = 2;
 // enum ctattr_type, ctattr_tuple, ctattr_l4proto, ctattr_filter: what the crate does not name.
 pub(super) const CTA_ID: u16 = 12;
 pub(super) const CTA_ZONE: u16 = 18;
@@ -92,7 +95,10 @@ pub(super) fn delete(deletion: Deletion<'_>) -> NetlinkMessage<NetfilterMessage>
             attributes
         }
     };
-    request(ConntrackMessage::Delete(attributes), NLM_F_ACK)
+    // Not `ConntrackMessage::Delete`: the crate's attribute type loses NLA_F_NESTED on the filter it does not know, and
+    // the kernel answers EINVAL.
+    let attributes = attributes.iter().map(plain).collect();
+    request(ConntrackMessage::Other { message_type: IPCTNL_MSG_CT_DELETE, attributes }, NLM_F_ACK)
 }
 
 /// The request that lists.
@@ -127,6 +133,13 @@ fn status(value: Status, mask: Status) -> [ConntrackAttribute; 2] {
     [ConntrackAttribute::CtaStatus(value), other(CTA_STATUS_MASK, &mask.bits().to_be_bytes())]
 }
 
+fn plain(attribute: &ConntrackAttribute) -> DefaultNla {
+    let nested = if attribute.is_nested() { NLA_F_NESTED } else { 0 };
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    DefaultNla::new(attribute.kind() | nested, value)
+}
+
 fn other(kind: u16, value: &[u8]) -> ConntrackAttribute {
     ConntrackAttribute::Other(DefaultNla::new(kind, value.to_vec()))
 }
@@ -154,7 +167,7 @@ fn tuple(tuple: &Tuple) -> Vec<TupleAttribute> {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{NetlinkPayload, Nla};
+    use netlink_packet_core::{Emitable, NetlinkPayload, NlasIterator, Parseable};
     use netlink_packet_netfilter::NetfilterMessageInner;
 
     use super::*;
@@ -162,13 +175,18 @@ mod tests {
     fn attributes(message: NetlinkMessage<NetfilterMessage>) -> Vec<ConntrackAttribute> {
         match message.payload {
             NetlinkPayload::InnerMessage(NetfilterMessage {
-                inner: NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(attributes)),
+                inner:
+                    NetfilterMessageInner::Conntrack(ConntrackMessage::Other { message_type: 2, attributes }),
                 header,
                 ..
             }) => {
                 assert_eq!(header.version, 1);
                 assert_eq!(header.family, NetfilterProtoFamily::IPv4);
-                attributes
+                // As the kernel sees it.
+                let mut bytes = vec![0; attributes.as_slice().buffer_len()];
+                attributes.as_slice().emit(&mut bytes);
+                let parse = |nla| ConntrackAttribute::parse(&nla).unwrap();
+                NlasIterator::new(bytes.as_slice()).map(|nla| parse(nla.unwrap())).collect()
             }
             other => panic!("{other:?}"),
         }

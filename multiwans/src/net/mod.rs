@@ -11,6 +11,7 @@
 pub mod conntrack;
 mod default_route;
 mod error;
+mod first_leaf;
 mod monitor;
 mod netns;
 mod plan;

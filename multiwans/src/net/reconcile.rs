@@ -1,5 +1,6 @@
 //! Brings routes, rules, table names, the default route and rp_filter to what the engine wants, and back at stop.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -104,6 +105,8 @@ pub struct Kernel {
     names: TableNames,
     rp_filter: RpFilter,
     undo: Undo,
+    /// Every table has been searched for routes of an earlier run; after that only the configured ones are looked at.
+    swept: bool,
     /// The names could not be written, and that was said: they are a convenience, no reason to fail.
     nameless: bool,
 }
@@ -142,6 +145,7 @@ impl Kernel {
             names: TableNames::new(&paths.rt_tables, &namespace),
             rp_filter: RpFilter::new(&paths.ipv4_conf),
             undo: Undo::open(&paths.run, &namespace),
+            swept: false,
             nameless: false,
         })
     }
@@ -261,32 +265,40 @@ impl Kernel {
 
     /// Makes our routes in the WANs' tables exactly `wanted`.
     async fn fill_tables(&mut self, wanted: Vec<(WanMark, Via)>, outcome: &mut Outcome) {
-        let ours = match routes::ours(&mut self.rtnl).await {
-            Ok(ours) => ours,
-            Err(e) => return outcome.failures.push(Error::refused("list our routes", e)),
-        };
+        let mut standing: BTreeMap<TableId, Vec<RouteMessage>> = BTreeMap::new();
+        for table in self.setup.uplinks.iter().map(|uplink| uplink.mark.table()) {
+            match routes::defaults(table) {
+                Ok(routes) => drop(standing.insert(table, routes)),
+                Err(e) => outcome.failures.push(Error::refused(format!("list table {table}"), e)),
+            }
+        }
+        let mut ours: Vec<_> = standing.values().flatten().filter(|m| routes::is_ours(m)).cloned().collect();
+        if !self.swept {
+            match routes::ours(&mut self.rtnl).await {
+                Ok(all) => {
+                    ours.extend(all.into_iter().filter(|m| !standing.contains_key(&routes::table(m))));
+                    self.swept = true;
+                }
+                Err(e) => outcome.failures.push(Error::refused("list our routes", e)),
+            }
+        }
+
         let mut kept: Vec<RouteMessage> = Vec::new();
         for (wan, via) in wanted {
-            let first = match routes::defaults(&mut self.rtnl, via.table).await {
-                Ok(standing) => standing.into_iter().find(|m| routes::metric(m) == 0),
-                Err(e) => {
-                    outcome.failures.push(Error::refused(format!("list table {}", via.table), e));
-                    continue;
-                }
-            };
-            match first {
-                Some(first) if via.is(&first) => kept.push(first),
+            let Some(routes) = standing.get(&via.table) else { continue };
+            match routes.iter().find(|m| routes::metric(m) == 0) {
+                Some(first) if via.is(first) => kept.push(first.clone()),
                 _ => {
                     // Ours behind somebody else's is asked second: it has to be added anew, before that one.
                     for hidden in ours.iter().filter(|m| via.is(m)) {
                         self.delete_route(hidden, outcome).await;
+                        kept.push(hidden.clone());
                     }
                     let step = routes::prepend(&mut self.rtnl, &via).await;
                     outcome.note(match step {
                         Ok(()) => Ok(Change::RouteAdded(wan, via)),
                         Err(e) => Err(self.route_refused(wan, &via, e).await),
                     });
-                    kept.extend(ours.iter().filter(|m| via.is(m)).cloned());
                 }
             }
         }
@@ -308,7 +320,7 @@ impl Kernel {
 
     /// Brings the main table's default route to `via`.
     async fn set_default(&mut self, wan: WanMark, via: &Via, outcome: &mut Outcome) {
-        let standing = match routes::defaults(&mut self.rtnl, TableId::MAIN).await {
+        let standing = match routes::defaults(TableId::MAIN) {
             Ok(standing) => standing,
             Err(e) => return outcome.failures.push(Error::refused("list the main table", e)),
         };
@@ -379,7 +391,7 @@ impl Kernel {
         if let Some(Original(original)) = self.undo.journal().default_route.clone()
             && comes_back(&original, wanted.as_ref().map(|(_, via)| via))
         {
-            let standing = match routes::defaults(&mut self.rtnl, TableId::MAIN).await {
+            let standing = match routes::defaults(TableId::MAIN) {
                 Ok(standing) => standing,
                 Err(e) => return outcome.failures.push(Error::refused("list the main table", e)),
             };

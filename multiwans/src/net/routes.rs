@@ -11,8 +11,8 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::PROTOCOL;
 use super::rtnl::Rtnl;
+use super::{PROTOCOL, first_leaf};
 use crate::types::{IfIndex, TableId};
 
 /// A WAN's default route, as we write it: metric 0, type of service 0.
@@ -157,43 +157,27 @@ pub(super) fn describe(message: &RouteMessage) -> String {
 }
 
 /// The default routes of one table with type of service 0, in the order the kernel prefers them within a metric.
-pub(super) async fn defaults(rtnl: &mut Rtnl, wanted: TableId) -> io::Result<Vec<RouteMessage>> {
-    let mut query = query();
-    query.attributes.push(RouteAttribute::Table(wanted.0));
-    let found = dump_defaults(rtnl, query).await?;
-    Ok(found.into_iter().filter(|m| table(m) == wanted && m.header.tos == 0).collect())
+pub(super) fn defaults(wanted: TableId) -> io::Result<Vec<RouteMessage>> {
+    let mut found = first_leaf::dump(wanted)?;
+    found.retain(|m| is_default(m) && table(m) == wanted && m.header.tos == 0);
+    Ok(found)
 }
 
-/// Our default routes in every table.
+/// Our default routes in every table. The kernel looks at every route it has for that.
 pub(super) async fn ours(rtnl: &mut Rtnl) -> io::Result<Vec<RouteMessage>> {
-    let mut query = query();
-    query.header.protocol = RouteProtocol::from(PROTOCOL);
-    let found = dump_defaults(rtnl, query).await?;
-    Ok(found.into_iter().filter(is_ours).collect())
-}
-
-fn query() -> RouteMessage {
     let mut query = RouteMessage::default();
     query.header.address_family = AddressFamily::Inet;
-    query
+    query.header.protocol = RouteProtocol::from(PROTOCOL);
+    let answers = rtnl.dump(RouteNetlinkMessage::GetRoute(query)).await?;
+    let ours = answers.into_iter().filter_map(|m| match m {
+        RouteNetlinkMessage::NewRoute(route) if is_default(&route) && is_ours(&route) => Some(route),
+        _ => None,
+    });
+    Ok(ours.collect())
 }
 
-async fn dump_defaults(rtnl: &mut Rtnl, query: RouteMessage) -> io::Result<Vec<RouteMessage>> {
-    match rtnl.dump(RouteNetlinkMessage::GetRoute(query)).await {
-        // There is no such table yet.
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
-        Err(e) => Err(e),
-        Ok(answers) => Ok(answers
-            .into_iter()
-            .filter_map(|m| match m {
-                RouteNetlinkMessage::NewRoute(route) => Some(route),
-                _ => None,
-            })
-            .filter(|m| {
-                m.header.destination_prefix_length == 0 && m.header.address_family == AddressFamily::Inet
-            })
-            .collect()),
-    }
+fn is_default(message: &RouteMessage) -> bool {
+    message.header.destination_prefix_length == 0 && message.header.address_family == AddressFamily::Inet
 }
 
 /// Adds a route before any other of the same metric, which stays: another program's route in one of our tables is

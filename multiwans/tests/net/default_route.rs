@@ -174,3 +174,23 @@ fn an_original_whose_interface_is_gone_does_not_come_back() {
         assert_eq!(defaults(), [OURS_1]);
     });
 }
+
+#[test]
+fn a_full_internet_table_does_not_slow_it_down() {
+    alone(|| async {
+        let mut kernel =
+            router(&["via 10.0.1.1 dev wan1 proto static", "via 10.0.1.1 dev wan1 metric 7"]).await;
+        // 0.0.0.0/8 and /1 share the default route's leaf.
+        ip("route add 0.0.0.0/1 via 10.0.2.1");
+        ip("route add 0.0.0.0/8 via 10.0.2.1");
+        sh("for i in $(seq 0 199999); do \
+                echo route add $((1 + i / 65536)).$((i / 256 % 256)).$((i % 256)).0/24 via 10.0.1.1 proto bgp; \
+            done | ip -batch -");
+        kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+        let begin = std::time::Instant::now();
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        let took = begin.elapsed();
+        assert!(took < std::time::Duration::from_millis(20), "{took:?}");
+        assert_eq!(defaults(), [OURS_2, "default via 10.0.1.1 dev wan1 metric 7"]);
+    });
+}

@@ -53,24 +53,30 @@ fn a_pulled_cable_is_seen_at_once() {
         settle(&mut monitor).await;
         assert!(interface(&mut monitor, "wan1").await.carrier);
 
-        let pull = tokio::task::spawn_blocking(|| {
-            std::thread::sleep(Duration::from_millis(100));
-            let begin = Instant::now();
-            ip("link set isp1 down");
-            begin
-        });
-        // The blocking pool's threads are started by this one: they are in its namespace.
-        loop {
-            assert!(monitor.changed().await.unwrap().interfaces);
-            let now = interface(&mut monitor, "wan1").await;
-            if !now.carrier {
-                assert!(now.up);
-                break;
+        // The quickest of five: the machine may be busy, the monitor may not be slow.
+        let mut quickest = Duration::MAX;
+        for _ in 0..5 {
+            // The blocking pool's threads are started by this one: they are in its namespace.
+            let pull = tokio::task::spawn_blocking(|| {
+                std::thread::sleep(Duration::from_millis(50));
+                let begin = Instant::now();
+                ip("link set isp1 down");
+                begin
+            });
+            loop {
+                assert!(monitor.changed().await.unwrap().interfaces);
+                let now = interface(&mut monitor, "wan1").await;
+                if !now.carrier {
+                    assert!(now.up);
+                    break;
+                }
             }
+            let seen = Instant::now();
+            quickest = quickest.min(seen.saturating_duration_since(pull.await.unwrap()));
+            ip("link set isp1 up");
+            settle(&mut monitor).await;
         }
-        let seen = Instant::now();
-        let took = seen.saturating_duration_since(pull.await.unwrap());
-        assert!(took < Duration::from_millis(50), "{took:?}, with starting ip(8)");
+        assert!(quickest < Duration::from_millis(20), "{quickest:?}, with starting ip(8)");
     });
 }
 
@@ -110,13 +116,13 @@ fn an_overrun_counts_as_a_change_of_everything() {
         let mut monitor = Monitor::open().unwrap();
         settle(&mut monitor).await;
         // Nobody reads meanwhile: far more than any receive buffer holds.
-        sh("for i in $(seq 1 30000); do echo addr add 10.1.$((i / 250)).$((i % 250 + 1))/32 dev wan1; done \
+        sh("for i in $(seq 1 6000); do echo addr add 10.1.$((i / 250)).$((i % 250 + 1))/32 dev wan1; done \
             | ip -batch - 2>/dev/null");
         let changed = monitor.changed().await.unwrap();
         assert_eq!(changed, Changed { interfaces: true, routes: true, rules: true });
         settle(&mut monitor).await;
         // It goes on as before.
-        assert_eq!(interface(&mut monitor, "wan1").await.addresses.len(), 30001);
+        assert_eq!(interface(&mut monitor, "wan1").await.addresses.len(), 6001);
         ip("rule add priority 5 lookup 7");
         assert_eq!(monitor.changed().await.unwrap(), Changed { rules: true, ..Changed::default() });
     });

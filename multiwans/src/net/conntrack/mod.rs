@@ -55,7 +55,7 @@ pub enum Tracking<T> {
 pub enum Deleted {
     /// By one request; the kernel does not say how many there were.
     AtOnce,
-    /// By listing and deleting, this many: the kernel cannot delete by a filter (before 6.7).
+    /// By listing and deleting, this many: an older kernel, which cannot delete by a filter.
     OneByOne(usize),
 }
 

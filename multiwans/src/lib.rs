@@ -6,5 +6,6 @@
 pub mod config;
 pub mod datapath;
 pub mod engine;
+pub mod net;
 pub mod policy;
 pub mod types;

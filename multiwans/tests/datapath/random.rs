@@ -1,11 +1,12 @@
 //! Random policies and packets: the programs against the plain reading of the filters.
 
 use std::net::Ipv4Addr;
+use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use ipnet::Ipv4Net;
 use multiwans::config::{Filter, PortRange, Protocol};
 use multiwans::datapath::Program;
-use multiwans::policy::{Tuple, decide};
+use multiwans::policy::{Compiled, Tuple, decide};
 use multiwans::types::MarkMask;
 use proptest::prelude::*;
 
@@ -78,8 +79,16 @@ fn frame(tuple: &Tuple) -> Vec<u8> {
     Packet::new(&source, &destination, tuple.protocol, payload).frame()
 }
 
+/// One loaded data path for all cases: installing a policy is part of what is tested, loading the programs
+/// anew each time would only take time.
+fn shared_kernel() -> MutexGuard<'static, Kernel> {
+    static KERNEL: LazyLock<Mutex<Kernel>> =
+        LazyLock::new(|| Mutex::new(Kernel::load(&config(MarkMask::default(), &[], vec![vec![]; 4]))));
+    KERNEL.lock().unwrap()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn the_programs_do_what_the_filters_say(
@@ -91,7 +100,8 @@ proptest! {
     ) {
         let localnets: Vec<&str> = localnets.iter().map(String::as_str).collect();
         let config = config(MarkMask::default(), &localnets, filters);
-        let mut kernel = Kernel::load(&config);
+        let mut kernel = shared_kernel();
+        kernel.datapath.install(&Compiled::new(&config).unwrap()).unwrap();
         let numbers: Vec<u8> = usable.iter().copied().collect();
         kernel.steer(default, &numbers);
         let usable = usable.into_iter().map(mark).collect();

@@ -2,13 +2,19 @@
 
 use aya_ebpf::{Global, programs::TcContext};
 
+/// What the globals hold until the daemon sets them. LLVM merges equal constants: with 0 here, the shift
+/// would share its place with every map key 0 of the program, and setting it would change them all. No
+/// other constant of the program has these values.
+const UNSET_MASK: u32 = 0x6d77_6d61;
+const UNSET_SHIFT: u32 = 0x6d77_7368;
+
 /// Our bits of the mark; set by the daemon when it loads the programs.
 #[unsafe(no_mangle)]
-static MARK_MASK: Global<u32> = Global::new(0xff);
+static MARK_MASK: Global<u32> = Global::new(UNSET_MASK);
 
 /// How far a WAN's number is shifted left into the mask; set with [`MARK_MASK`].
 #[unsafe(no_mangle)]
-static MARK_SHIFT: Global<u32> = Global::new(0);
+static MARK_SHIFT: Global<u32> = Global::new(UNSET_SHIFT);
 
 /// The whole mark.
 #[inline(always)]

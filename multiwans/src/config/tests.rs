@@ -1,0 +1,1 @@
+//! The whole of `parse`, where the golden folders are too coarse.

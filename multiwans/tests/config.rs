@@ -3,6 +3,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p multiwans --test config` writes the expectations anew; read the diff.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,8 +63,7 @@ fn valid_files_give_exactly_this_configuration() {
     for case in cases("valid") {
         match parse(&case) {
             Ok(parsed) => {
-                let warnings: String =
-                    parsed.warnings.iter().map(|warning| format!("{warning}\n")).collect();
+                let warnings: String = parsed.warnings.iter().map(|warning| format!("{warning}\n")).collect();
                 let config = format!("{warnings}\n{}\n{:#?}\n", summary(&parsed.config), parsed.config);
                 wrong.extend(differs(&case, "config", &config));
             }

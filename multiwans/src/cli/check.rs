@@ -6,27 +6,50 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::load::{LoadError, load};
-use crate::config::{Config, Filter, Problem, Severity, Wan};
+use crate::config::{Config, Filter, Parsed, Problem, Severity, Wan};
 
 /// Prints a summary of a valid file to stdout (its warnings to stderr) and returns 0, or every problem of
 /// an invalid one to stderr and returns 1.
 pub fn run(path: &Path) -> ExitCode {
-    let (out, err, code) = match load(path) {
-        Ok(parsed) => {
-            let valid = format!("{} is valid{}\n", path.display(), counted(&parsed.warnings, " with "));
-            (format!("{valid}\n{}", summary(&parsed.config)), lines(&parsed.warnings), ExitCode::SUCCESS)
-        }
-        Err(LoadError::Invalid(problems)) => {
-            let problems: Vec<_> = problems.iter().cloned().collect();
-            let count = format!("{}{}\n", path.display(), counted(&problems, ": "));
-            (String::new(), lines(&problems) + &count, ExitCode::FAILURE)
-        }
-        Err(error) => (String::new(), format!("{error}\n"), ExitCode::FAILURE),
-    };
+    let answer = Answer::new(path, &load(path));
     // A reader that went away (`| head`) takes nothing from the verdict.
-    let _ = io::stderr().write_all(err.as_bytes());
-    let _ = io::stdout().write_all(out.as_bytes());
-    code
+    let _ = io::stderr().write_all(answer.stderr.as_bytes());
+    let _ = io::stdout().write_all(answer.stdout.as_bytes());
+    if answer.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the command prints and says.
+struct Answer {
+    stdout: String,
+    stderr: String,
+    valid: bool,
+}
+
+impl Answer {
+    fn new(path: &Path, loaded: &Result<Parsed, LoadError>) -> Self {
+        let path = path.display();
+        match loaded {
+            Ok(parsed) => {
+                let with =
+                    counted(&parsed.warnings).map(|count| format!(", with {count}")).unwrap_or_default();
+                Self {
+                    stdout: format!("{path}: valid{with}\n\n{}", summary(&parsed.config)),
+                    stderr: lines(&parsed.warnings),
+                    valid: true,
+                }
+            }
+            Err(LoadError::Invalid(problems)) => {
+                let problems: Vec<_> = problems.iter().cloned().collect();
+                let count = counted(&problems).unwrap_or_default();
+                Self {
+                    stdout: String::new(),
+                    stderr: format!("{}{path}: not valid, {count}\n", lines(&problems)),
+                    valid: false,
+                }
+            }
+            Err(error) => Self { stdout: String::new(), stderr: format!("{error}\n"), valid: false },
+        }
+    }
 }
 
 fn lines(problems: &[Problem]) -> String {
@@ -37,15 +60,15 @@ fn lines(problems: &[Problem]) -> String {
     })
 }
 
-/// `3 errors, 1 warning` after `before`; nothing where there are none.
-fn counted(problems: &[Problem], before: &str) -> String {
+/// `3 errors, 1 warning`; `None` where there are none.
+fn counted(problems: &[Problem]) -> Option<String> {
     let count = |severity, name| {
         let count = problems.iter().filter(|problem| problem.severity == severity).count();
         (count > 0).then(|| format!("{count} {name}{}", if count == 1 { "" } else { "s" }))
     };
     let counts = [count(Severity::Error, "error"), count(Severity::Warning, "warning")];
     let counts: Vec<_> = counts.into_iter().flatten().collect();
-    if counts.is_empty() { String::new() } else { format!("{before}{}", counts.join(", ")) }
+    (!counts.is_empty()).then(|| counts.join(", "))
 }
 
 /// What a configuration says, for people: the links in failover order and the filters in the order they
@@ -66,10 +89,18 @@ fn links(config: &Config) -> String {
             wan.gateway.to_string(),
             wan.mark.to_string(),
             format!("{}/{}", wan.fwmark, config.daemon.mark_mask),
-            wan.filters.len().to_string(),
+            match (wan.filters.len(), steers(wan)) {
+                (count @ 1.., false) => format!("{count} (ignored)"),
+                (count, _) => count.to_string(),
+            },
         ]);
     }
     format!("Links in failover order (-: never the default)\n{}", table.render())
+}
+
+/// Whether the WAN's filters are used: the default WAN of the failover order takes what no filter matches.
+fn steers(wan: &Wan) -> bool {
+    wan.order_failover != Some(1)
 }
 
 fn filters(config: &Config) -> String {
@@ -143,5 +174,55 @@ impl<const N: usize> Table<N> {
             text.push('\n');
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const EXAMPLE: &str = include_str!("../../../config.example.yaml");
+
+    fn answer(text: &str) -> Answer {
+        Answer::new(Path::new("c.yaml"), &parse(text, "c.yaml").map_err(LoadError::from))
+    }
+
+    #[test]
+    fn a_valid_file_is_summed_up_on_stdout() {
+        let answer = answer(EXAMPLE);
+        assert!(answer.valid);
+        assert_eq!(answer.stderr, "");
+        assert!(answer.stdout.starts_with("c.yaml: valid\n\nLinks"), "{}", answer.stdout);
+        let position = |text: &str| answer.stdout.find(text).unwrap();
+        assert!(position("WAN1  enp0s2  10.0.2.2/24") < position("WAN2  enp0s3  10.0.3.2/24"));
+        assert!(position("POP/SMTP") < position("HTTP/HTTPS"));
+    }
+
+    #[test]
+    fn warnings_do_not_make_a_file_invalid() {
+        let answer = answer(&EXAMPLE.replace("gateway: 10.0.2.1", "gateway: 10.0.9.1"));
+        assert!(answer.valid);
+        assert_eq!(answer.stderr.lines().count(), 1);
+        assert!(answer.stdout.starts_with("c.yaml: valid, with 1 warning\n"), "{}", answer.stdout);
+    }
+
+    #[test]
+    fn an_invalid_file_gets_its_problems_in_order_and_their_count() {
+        let broken =
+            EXAMPLE.replace("runInterval: 20", "runInterval: 2").replace("gateway: 10.0", "gatway: 10.0");
+        let answer = answer(&broken);
+        assert!(!answer.valid);
+        assert_eq!(answer.stdout, "");
+        let lines: Vec<_> = answer.stderr.lines().collect();
+        assert_eq!(lines.len(), 6, "{}", answer.stderr);
+        assert!(lines[0].contains("daemon.runInterval (2) must be an integer 10..60"), "{}", lines[0]);
+        assert_eq!(lines[5], "c.yaml: not valid, 5 errors");
+    }
+
+    #[test]
+    fn a_long_list_is_cut_in_the_summary() {
+        assert_eq!(listed(&[1, 2]), "1,2");
+        assert_eq!(listed(&[0; 9]), "0,0,0,0,0,0,0,0,… (9 in all)");
     }
 }

@@ -7,7 +7,7 @@ use super::scalar::{Rule, boolean, description, free_text};
 use super::section::{Found, Section};
 use super::unique::Unique;
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "description",
     "note",
     "enabled",

@@ -69,8 +69,8 @@ fn login(email: &Section<'_>, report: &mut Report) -> Option<(String, String)> {
         }
     });
     let given = |key| email.find(key).is_some();
-    if user.is_some() && !given("password") {
-        email.missing("password", report);
+    if let Some(found) = email.find("username").filter(|_| !given("password")) {
+        report.error(found.at, &found.path, format_args!("needs a password; email.password is missing"));
     }
     if let Some(found) = email.find("password").filter(|_| !given("username")) {
         report.warning(found.at, &found.path, format_args!("ignored without email.username"));

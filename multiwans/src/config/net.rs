@@ -117,7 +117,7 @@ pub(super) fn servers(list: &Found<'_>, report: &mut Report) -> Vec<Ipv4Addr> {
 /// without DNS.
 pub(super) fn targets(list: &Found<'_>, report: &mut Report) -> Vec<Target> {
     let mut targets = Vec::new();
-    let mut whole = true;
+    let mut whole = !list.is_mapping();
     for item in list.items(report) {
         match item.read(target, report) {
             Some(target) => targets.push((target, item)),

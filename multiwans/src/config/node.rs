@@ -7,6 +7,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_yaml::{Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter};
 
+use super::problem::Shown;
+
 /// A place in the file, both numbers from 1. For a value reached through an alias or a merge key, the
 /// place of the anchored original: that is the text to be corrected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +83,12 @@ fn options() -> Options {
             // A policy of a million prefixes is a valid configuration; the defaults stop at 250 000 nodes.
             max_events: 8_000_000,
             max_nodes: 4_000_000,
+            // A filter's port is 6 deep. Each level costs stack, and 64, the default, overflow a thread's 2 MiB.
+            max_depth: 16,
+        },
+        alias_limits: serde_yaml::alias_limits! {
+            // Room for long lists that filters share through an anchor, refused soon when it is a bomb.
+            max_total_replayed_events: 250_000,
         },
         // Reported by ourselves, all of them.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
@@ -95,7 +103,7 @@ fn options() -> Options {
 fn explain(error: &Error) -> SyntaxError {
     let message = UserMessageFormatter.format_message(error.without_snippet());
     let at = error.location().map_or(Position { line: 1, column: 1 }, position);
-    SyntaxError { at, message: format!("not valid YAML: {}", message.escape_debug()) }
+    SyntaxError { at, message: format!("not valid YAML: {}", Shown(&message)) }
 }
 
 /// The tree as serde builds it. Plain scalars arrive parsed (`1.10` as a float), so their text is taken

@@ -24,17 +24,23 @@ where
     T: FromStr + PartialOrd + Display,
 {
     move |text| {
-        decimal(text)
-            .filter(|value| range.contains(value))
-            .ok_or_else(|| format!("an integer {}..{}", range.start(), range.end()).into())
+        decimal(text).filter(|value| range.contains(value)).ok_or_else(|| {
+            // `0x14`, `020`, `20.0`: a number, so the range alone would not tell what is wrong.
+            let odd = text.starts_with(|c: char| c.is_ascii_digit()) && !is_plain(text);
+            let form = if odd { " in plain decimal" } else { "" };
+            format!("an integer {}..{}{form}", range.start(), range.end()).into()
+        })
     }
 }
 
 /// Plain decimal digits without a leading zero that fit the type.
 pub(super) fn decimal<T: FromStr>(text: &str) -> Option<T> {
+    if is_plain(text) { text.parse().ok() } else { None }
+}
+
+fn is_plain(text: &str) -> bool {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let plain = text.len() == 1 || !text.starts_with('0');
-    if digits && plain { text.parse().ok() } else { None }
+    digits && (text.len() == 1 || !text.starts_with('0'))
 }
 
 /// `true` or `false`.
@@ -106,7 +112,7 @@ fn milliseconds(text: &str) -> Option<u64> {
     }
     let thousandths: u64 = format!("{fraction:0<3}").parse().ok()?;
     let fraction = thousandths * unit;
-    if fraction % 1_000 != 0 {
+    if !fraction.is_multiple_of(1_000) {
         return None;
     }
     decimal::<u64>(whole)?.checked_mul(unit)?.checked_add(fraction / 1_000)
@@ -155,8 +161,10 @@ mod tests {
             "ten",
             "99999999999999999999",
         ] {
-            assert_eq!(rule(bad), Err("an integer 10..60".into()), "{bad:?}");
+            assert!(rule(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(rule("61"), Err("an integer 10..60".into()));
+        assert_eq!(rule("020"), Err("an integer 10..60 in plain decimal".into()));
         assert_eq!(integer(0u8..=32)("0"), Ok(0));
         assert!(integer(0u8..=32)("00").is_err());
         assert!(integer(0u8..=255)("256").is_err());

@@ -1,5 +1,6 @@
 //! Mappings and lists of the tree, read key by key; whatever is wrong goes into the report.
 
+use std::collections::{HashMap, hash_map};
 use std::fmt;
 
 use super::node::{Entry, Node, Position, Value};
@@ -44,7 +45,7 @@ impl<'p> Found<'p> {
     pub(super) fn description(&self) -> Option<&'p str> {
         let Value::Mapping(entries) = &self.node.value else { return None };
         match &entries.iter().find(|entry| entry.key == "description")?.node.value {
-            Value::Scalar(text) => Some(text),
+            Value::Scalar(text) if !text.trim().is_empty() => Some(text),
             _ => None,
         }
     }
@@ -86,6 +87,11 @@ impl<'p> Found<'p> {
         })
     }
 
+    /// Whether it is a mapping.
+    pub(super) fn is_mapping(&self) -> bool {
+        matches!(self.node.value, Value::Mapping(_))
+    }
+
     /// Whether it is `[]`.
     pub(super) fn is_empty_list(&self) -> bool {
         matches!(&self.node.value, Value::List(nodes) if nodes.is_empty())
@@ -114,14 +120,17 @@ impl<'p> Section<'p> {
             return None;
         };
         let section = Self { path: found.path, at: found.at, entries };
-        for (index, entry) in entries.iter().enumerate() {
-            if let Some(first) = entries[..index].iter().find(|earlier| earlier.key == entry.key) {
-                let path = section.path.key(&entry.key);
-                report.error(
+        let mut first_lines = HashMap::new();
+        for entry in entries {
+            match first_lines.entry(entry.key.as_str()) {
+                hash_map::Entry::Vacant(new) => {
+                    new.insert(entry.at.line);
+                }
+                hash_map::Entry::Occupied(first) => report.error(
                     entry.at,
-                    &path,
-                    format_args!("duplicate key; it is first given on line {}", first.at.line),
-                );
+                    &section.path.key(&entry.key),
+                    format_args!("duplicate key; it is first given on line {}", first.get()),
+                ),
             }
         }
         Some(section)

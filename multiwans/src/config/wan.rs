@@ -16,7 +16,7 @@ use super::section::{Found, Section};
 use super::unique::Unique;
 use crate::types::{FwMark, IfName, WanMark};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "description",
     "note",
     "enabled",
@@ -57,7 +57,7 @@ pub(super) fn read_all(root: &Section<'_>, general: &General, report: &mut Repor
         taken: Taken::default(),
         orders: BTreeMap::new(),
         enabled: 0,
-        unsure: false,
+        unsure: list.is_mapping(),
         without_targets: None,
         without_servers: None,
     };
@@ -201,7 +201,7 @@ impl<'p> Reader<'_, 'p> {
             report.warning(
                 list.at,
                 &list.path,
-                format_args!("no enabled WAN has an orderFailover: the default route is left alone"),
+                format_args!("no enabled WAN has an orderFailover, so none can become the default"),
             );
         }
         for ((order, (wan, at)), expected) in self.orders.iter().zip(1..) {

@@ -92,8 +92,6 @@ fn options() -> Options {
         },
         // Reported by ourselves, all of them.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        // Only `true` and `false` are booleans; `on`, `yes`, `no` stay text.
-        strict_booleans: true,
         // A description may be `1e999`; numbers are read from the text anyway.
         non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         with_snippet: false,

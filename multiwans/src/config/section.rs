@@ -258,6 +258,8 @@ mod tests {
             ("dprots", Some("dports")),
             ("order_failover", Some("orderFailover")),
             ("weight", None),
+            // Two letters from "mask" and "mark": half the word is no typing mistake.
+            ("hash", None),
             ("x", None),
             ("", None),
         ] {

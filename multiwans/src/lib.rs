@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` tells how the modules fit; the pure ones ([`config`], [`policy`], [`engine`]) never
 //! import IO, a clock or the kernel's interfaces.
 
+pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod engine;

@@ -1,0 +1,4 @@
+//! The subcommands, one file each, and what several of them share.
+
+pub mod check;
+pub mod load;

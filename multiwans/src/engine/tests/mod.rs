@@ -1,0 +1,10 @@
+//! The engine as a whole: tables of events and commands, random runs against invariants, simulated links.
+
+pub(super) mod world;
+
+mod commands;
+mod invariants;
+mod model;
+mod moving_flows;
+mod simulator;
+mod start_and_stop;

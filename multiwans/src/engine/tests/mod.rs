@@ -6,5 +6,6 @@ mod commands;
 mod invariants;
 mod model;
 mod moving_flows;
+mod runs;
 mod simulator;
 mod start_and_stop;

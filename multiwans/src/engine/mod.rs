@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 mod attach;
-mod command;
-mod event;
+pub mod command;
+pub mod event;
 mod facts;
 mod failover;
 mod link;
@@ -249,13 +249,13 @@ impl Engine {
 
 /// Whether the flows of a dead link have anywhere to go, so that deleting their entries helps them.
 ///
-/// They fall to the default, so that has to be ON. And no link that is ON may have the same address (two
-/// providers' modems like to give the same private one): its flows would be deleted as well.
+/// They fall to the default, so that has to be ON. And no other link that is ON may have the same address
+/// (two providers' modems like to give the same private one): its flows would be deleted as well.
 fn can_leave(links: &[Link], default: Option<WanMark>, dead: WanMark) -> bool {
     let address = links.iter().find(|link| link.mark() == dead).map(|link| link.address().0);
-    let mut on = links.iter().filter(|link| link.is_on());
-    on.clone().any(|link| default == Some(link.mark()))
-        && !on.any(|link| link.mark() == dead || address == Some(link.address().0))
+    let mut others = links.iter().filter(|link| link.mark() != dead && link.is_on());
+    others.clone().any(|link| default == Some(link.mark()))
+        && !others.any(|link| address == Some(link.address().0))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub struct Notice {
     /// How bad it is.
     pub level: Level,
     /// What it is; its `Display` is the text.
+    #[serde(flatten)]
     pub kind: Kind,
 }
 
@@ -271,6 +272,15 @@ mod tests {
         assert_eq!(
             all_down.to_string(),
             "all links are down: WAN1 (eth1): no carrier. WAN1 (eth1) stays the default"
+        );
+        assert_eq!(
+            serde_json::to_value(&all_down).unwrap(),
+            serde_json::json!({
+                "level": "error",
+                "kind": "all_down",
+                "links": [[{"description": "WAN1", "iface": "eth1", "mark": 1}, "no carrier"]],
+                "kept": {"description": "WAN1", "iface": "eth1", "mark": 1}
+            })
         );
         let failed = |task| {
             Notice::from(Kind::CommandFailed {

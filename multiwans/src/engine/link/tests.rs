@@ -139,6 +139,7 @@ fn an_interface_fault_is_off_at_once_and_curing_it_is_not_on() {
     pulled.carrier = false;
     assert_eq!(f.observe(Some(pulled.clone())), (true, Some("WAN1 (eth1): OFF: no carrier".to_owned())));
     assert_eq!(f.link.binding(), None);
+    f.now += Duration::from_secs(5);
     assert_eq!(f.observe(Some(pulled)), (false, None));
     assert_eq!(
         f.observe(None),
@@ -151,10 +152,12 @@ fn an_interface_fault_is_off_at_once_and_curing_it_is_not_on() {
     assert_eq!(f.link.state(), LinkState::Off);
     f.silent(1_000);
     assert!(f.silent(1_000).unwrap().starts_with("WAN1 (eth1): still OFF: no reply from any of 3 targets"));
+    assert_eq!(f.link.since().wall, 1_000, "OFF since the cable was pulled, whatever came after");
     f.answered(1_000);
     f.answered(1_000);
     f.answered(1_000);
     assert_eq!(f.link.state(), LinkState::On);
+    assert_eq!(f.link.since().wall, 1_010);
 }
 
 #[test]

@@ -119,8 +119,14 @@ fn a_newer_target_supersedes_a_retry() {
     world.lose(1);
     world.answer(is_steer, None);
     world.answer(is_routes, Some("busy"));
+    world.wait();
+    world.answer(is_routes, Some("busy"));
+    world.notices();
     assert!(world.regain(1).contains(&routes(Some(1), &[1, 2])));
     assert_eq!(world.engine.next_deadline(), None);
+    world.answer(is_routes, Some("busy"));
+    let told = world.notices();
+    assert_eq!(told.last().unwrap(), "could not set up routes and rules: busy; next try in 1.0 s");
 }
 
 #[test]

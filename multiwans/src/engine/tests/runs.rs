@@ -172,9 +172,11 @@ impl Run {
 
     /// Carries out everything, retries too.
     pub(super) fn settle(&mut self) {
+        let before = self.log.len();
         loop {
             while let Some(numbered) = self.world.open.pop_front() {
                 self.conclude(&numbered, true);
+                assert!(self.log.len() < before + 1_000, "no end of commands");
             }
             let Some(deadline) = self.world.engine.next_deadline() else { return };
             self.world.now = deadline;

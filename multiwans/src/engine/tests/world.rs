@@ -193,6 +193,7 @@ impl World {
         let mut commands = Vec::new();
         while let Some(numbered) = self.open.pop_front() {
             commands.extend(self.send(Event::Done(numbered.id)));
+            assert!(commands.len() < 1_000, "no end of commands: {:?}", &commands[990..]);
         }
         commands
     }

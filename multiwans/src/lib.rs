@@ -4,4 +4,6 @@
 //! import IO, a clock or the kernel's interfaces.
 
 pub mod config;
+pub mod engine;
+pub mod probe;
 pub mod types;

@@ -1,5 +1,7 @@
 //! The prober against a real kernel: a router's namespace, a provider's, cables between them.
 
+#![allow(clippy::unwrap_used, reason = "the lint's leave for tests does not reach their helpers")]
+
 mod support;
 
 use std::io::Read;

@@ -5,8 +5,12 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod datapath;
 pub mod engine;
 pub mod net;
+pub mod notify;
 pub mod policy;
+pub mod probe;
 pub mod types;

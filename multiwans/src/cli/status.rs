@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use crate::control::{Request, Status, WanStatus, client};
+use crate::control::{Request, client};
+use crate::engine::{Status, WanStatus};
 
 /// Asks the daemon behind `socket` and prints its answer: as it came with `json`, as a table without.
 /// What went wrong is one line on stderr and exit code 1.
@@ -54,7 +55,7 @@ fn table(status: &Status, now: u64) -> String {
             wan.mark.to_string(),
             wan.state.to_string(),
             format!("for {}", duration(now.saturating_sub(wan.since))),
-            plain(wan.reason.as_deref().unwrap_or("")),
+            plain(&wan.reason),
         ]
     };
     let rows: Vec<_> =
@@ -116,15 +117,17 @@ mod tests {
     /// Also holds the answer's form: what monitoring was built on.
     #[test]
     fn the_table_shows_what_the_daemon_said() {
+        let wan = |description, iface, mark: u8, state, reason, since: u64| {
+            json!({ "description": description, "iface": iface, "mark": mark, "state": state,
+                    "reason": reason, "since": since, "order": 1, "address": "10.0.1.2/24",
+                    "usable": true, "last_rtt_ms": null, "last_target": null, "later": "version's" })
+        };
         let answer = json!({
             "default": "Fibre – João",
             "wans": [
-                { "description": "Fibre – João", "iface": "eth1", "mark": 1, "state": "ON",
-                  "reason": null, "since": 1000 },
-                { "description": "LTE", "iface": "wwan0", "mark": 252, "state": "OFF",
-                  "reason": "no target answers\u{1b}[2J", "since": 8000, "rtt": "of a later version" },
-                { "description": "New", "iface": "eth3", "mark": 3, "state": "UNKNOW",
-                  "reason": null, "since": 9999 },
+                wan("Fibre – João", "eth1", 1, "ON", "", 1000),
+                wan("LTE", "wwan0", 252, "OFF", "no target answers\u{1b}[2J", 8000),
+                wan("New", "eth3", 3, "UNKNOW", "", 9999),
             ],
         });
         let status = Status::deserialize(&answer).unwrap();

@@ -6,17 +6,15 @@
 
 pub mod client;
 pub mod server;
-mod status;
 
 use serde::{Deserialize, Serialize};
 
 pub use server::{Call, Server};
-pub use status::{Status, WanStatus};
 
 /// What a daemon can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "lowercase")]
 pub enum Request {
-    /// The links and the default; the answer is a [`Status`].
+    /// The links and the default; the answer is an [`engine::Status`](crate::engine::Status) and, beside it, `datapath`.
     Status,
 }

@@ -92,7 +92,10 @@ pub(crate) struct Verdict {
 
 impl Kernel {
     pub(crate) fn load(config: &Config) -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "these tests load programs into the kernel: run them as root");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests load programs into the kernel: run them as root"
+        );
         assert!(Datapath::is_built_in(), "no eBPF object: run `cargo xtask build-ebpf` first");
         let policy = Compiled::new(config).unwrap();
         let datapath = Datapath::load(config, &policy, LoadOptions::default()).unwrap();
@@ -115,7 +118,9 @@ impl Kernel {
         let counted: Vec<Reason> = before
             .iter()
             .zip(&after)
-            .flat_map(|((reason, before), (_, after))| std::iter::repeat_n(*reason, (after - before) as usize))
+            .flat_map(|((reason, before), (_, after))| {
+                std::iter::repeat_n(*reason, (after - before) as usize)
+            })
             .collect();
         assert_eq!(counted.len(), 1, "each packet is counted once: {counted:?}");
         Verdict { mark: Context::mark_of(&out), reason: counted[0] }

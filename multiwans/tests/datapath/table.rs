@@ -21,10 +21,8 @@ const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// Two WANs; tcp/80 and a port range go to WAN2.
 fn two_wans() -> Vec<Vec<Filter>> {
-    let web = Filter {
-        dports: vec![port(80), PortRange { first: 1000, last: 2000 }],
-        ..filter(Protocol::Tcp)
-    };
+    let web =
+        Filter { dports: vec![port(80), PortRange { first: 1000, last: 2000 }], ..filter(Protocol::Tcp) };
     vec![vec![], vec![web]]
 }
 
@@ -132,10 +130,7 @@ fn an_answer_keeps_its_flow_on_its_wan() {
     assert_eq!(answer(kernel, 2, &request), verdict(2, Reason::Learned));
     assert_eq!(steer(kernel, &back), verdict(2, Reason::Flow));
     // Only this flow.
-    assert_eq!(
-        steer(kernel, &Packet::tcp(CLIENT, 8080, HOST, 5556, SYN_ACK)),
-        verdict(1, Reason::Default)
-    );
+    assert_eq!(steer(kernel, &Packet::tcp(CLIENT, 8080, HOST, 5556, SYN_ACK)), verdict(1, Reason::Default));
 }
 
 #[test]
@@ -265,8 +260,9 @@ fn what_comes_from_outside_carries_its_wan_except_tunnels() {
         (multiwans::types::IfName::new("mwnone").unwrap(), Role::Wan(mark(2))),
     )]);
     assert_eq!(kernel.datapath.attach(&roles).len(), 1);
-    let mut run =
-        |packet: &Packet, mark| kernel.run(Program::Wan, &packet.frame(), Context { mark, ..Context::default() });
+    let mut run = |packet: &Packet, mark| {
+        kernel.run(Program::Wan, &packet.frame(), Context { mark, ..Context::default() })
+    };
     assert_eq!(run(&Packet::tcp(HOST, 80, CLIENT, 4000, ACK), 0), verdict(2, Reason::FromWan));
     assert_eq!(run(&Packet::tcp(HOST, 80, CLIENT, 4000, ACK), 0x1_0000), verdict(0x1_0002, Reason::FromWan));
     assert_eq!(run(&Packet::tcp(HOST, 80, CLIENT, 4000, ACK), 1), verdict(1, Reason::AlreadyMarked));
@@ -313,8 +309,7 @@ fn a_new_policy_replaces_the_old_one_again_and_again() {
         let udp = Filter { dports: vec![port(taken)], ..filter(Protocol::Udp) };
         let config = config(MarkMask::default(), &[], vec![vec![], vec![udp]]);
         kernel.datapath.install(&Compiled::new(&config).unwrap()).unwrap();
-        let expected =
-            if round % 2 == 0 { verdict(2, Reason::Filter) } else { verdict(1, Reason::Default) };
+        let expected = if round % 2 == 0 { verdict(2, Reason::Filter) } else { verdict(1, Reason::Default) };
         assert_eq!(steer(kernel, &packet), expected);
     }
 }

@@ -1,1 +1,28 @@
-//! Skeleton.
+//! The lab that the end-to-end tests and `cargo xtask demo` run in: a LAN, a router, several ISPs and
+//! an internet host as network namespaces; faults to put into them; observers that say what the
+//! internet sees; and the real daemon, started and watched.
+//!
+//! Everything here needs root and touches nothing outside the namespaces that it makes.
+
+pub mod client;
+mod config;
+pub mod daemon;
+mod faults;
+pub mod icmp;
+mod lab;
+pub mod netns;
+pub mod observer;
+mod residue;
+pub mod router_files;
+pub mod session;
+mod setup;
+pub mod status;
+pub mod topology;
+pub mod wait;
+
+pub use client::Client;
+pub use config::Config;
+pub use daemon::Daemon;
+pub use lab::{Lab, LabBuilder};
+pub use residue::Residue;
+pub use topology::Ns;

@@ -1,2 +1,65 @@
-//! Skeleton.
-fn main() {}
+//! `cargo xtask`: everything a developer of multiwans runs, from a bare clone.
+
+mod build;
+mod build_ebpf;
+mod command;
+mod demo;
+mod lab;
+mod lint;
+mod setup;
+mod test;
+mod workspace;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// What a developer of multiwans runs. Each command first installs what it finds missing.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what this machine lacks to build, test and run the lab; does nothing when nothing is missing
+    Setup,
+    /// Compile the packet programs into target/multiwans-ebpf.o
+    BuildEbpf,
+    /// Compile the packet programs, then the daemon that embeds them
+    Build(build::Args),
+    /// Build everything and run every test, end to end included (needs root)
+    Test(test::Args),
+    /// Check formatting, clippy, and the project's own rules about its source
+    Lint,
+    /// Watch the daemon steer and fail over real traffic in namespaces (under a minute; needs root)
+    Demo(demo::Args),
+    /// The network of namespaces that tests and demo run in, to play in by hand (needs root)
+    #[command(subcommand)]
+    Lab(lab::Task),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.task {
+        None => Ok(Cli::command().print_help()?),
+        Some(Task::Setup) => setup::run(),
+        Some(Task::BuildEbpf) => build_ebpf::run(),
+        Some(Task::Build(args)) => build::run(&args).map(drop),
+        Some(Task::Test(args)) => test::run(&args),
+        Some(Task::Lint) => lint::run(),
+        Some(Task::Demo(args)) => demo::run(&args),
+        Some(Task::Lab(task)) => lab::run(&task),
+    }
+}

@@ -1,0 +1,263 @@
+//! The real binary, run in a lab's router.
+
+use crate::Lab;
+use crate::status::{State, Status};
+use crate::topology::Ns;
+use crate::wait::{wait_for, wait_until};
+use anyhow::{Context, Result, bail};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::env;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Names another binary than the one built beside the tests.
+const BINARY_VARIABLE: &str = "MULTIWANS_BIN";
+
+/// From start to every link's first verdict: a probe's timeout (1 s) where one is down, and a debug
+/// build's slow verification of the packet programs on two busy cores.
+const START_TIME: Duration = Duration::from_secs(15);
+
+/// A clean stop includes waiting for what is under way.
+const STOP_TIME: Duration = Duration::from_secs(10);
+
+/// Where the daemon's control socket is by default, below its `/run`.
+const CONTROL_SOCKET: &str = "multiwans/control.sock";
+
+/// A running daemon. It is killed, and on a panic its log is shown, when this value is dropped.
+#[derive(Debug)]
+pub struct Daemon<'a> {
+    lab: &'a Lab,
+    child: Child,
+    log: PathBuf,
+}
+
+impl<'a> Daemon<'a> {
+    /// Starts the daemon and waits until it knows the state of every link.
+    ///
+    /// # Errors
+    /// When it ends, or does not get there in time.
+    pub fn start(lab: &'a Lab, config: &impl Display) -> Result<Self> {
+        let mut daemon = Self::spawn(lab, config)?;
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts the daemon and waits for nothing.
+    ///
+    /// # Errors
+    /// When the binary is not there or cannot be run.
+    pub fn spawn(lab: &'a Lab, config: &impl Display) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let run = lab.router_files().run();
+        let config_name = format!("config-{number}.yaml");
+        fs::write(run.join(&config_name), config.to_string()).context("cannot write the configuration")?;
+        let log = run.join(format!("log-{number}"));
+        let log_file = File::create(&log).context("cannot create the log")?;
+
+        let mut command = command(lab)?;
+        command
+            .args(["run", "-c", &format!("/run/{config_name}"), "--log-level", "debug"])
+            .stdin(Stdio::null())
+            .stdout(log_file.try_clone()?)
+            .stderr(log_file)
+            // A terminal's Ctrl-C is for the test, which then stops the daemon in its own way.
+            .process_group(0);
+        // SAFETY: between fork and exec this makes one system call and allocates nothing.
+        unsafe {
+            command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+        }
+        let child = command.spawn().context("cannot run the daemon")?;
+        Ok(Self { lab, child, log })
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let ready = wait_for("every link's first verdict", START_TIME, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(Err(status));
+            }
+            let status = self.status().ok()?;
+            status.wans.iter().all(|wan| wan.state != State::Unknown).then_some(Ok(()))
+        });
+        match ready {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => bail!("the daemon ended at start: {status}\n{}", self.log()),
+            Err(error) => Err(error.context(self.log())),
+        }
+    }
+
+    /// Asks the daemon for its state.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self) -> Result<Status> {
+        let socket = self.control_socket();
+        let socket = socket.to_str().context("a path that is not text")?;
+        let output = Command::new(binary()?).args(["status", "--json", "--socket", socket]).output()?;
+        if !output.status.success() && output.stdout.is_empty() {
+            bail!("status: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Status::parse(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// Waits for a state, and says how long that took.
+    ///
+    /// # Errors
+    /// Past the deadline, with the state it is in.
+    pub fn wait_status(
+        &self,
+        what: &str,
+        deadline: Duration,
+        mut is_so: impl FnMut(&Status) -> bool,
+    ) -> Result<Duration> {
+        let reached = wait_until(what, deadline, || self.status().is_ok_and(|status| is_so(&status)));
+        reached.with_context(|| format!("{:?}", self.status()))
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its control socket is for everyone else.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.lab.router_files().run().join(CONTROL_SOCKET)
+    }
+
+    /// Where the status file of a [`Config`](crate::Config) is for everyone else.
+    #[must_use]
+    pub fn status_file(&self) -> PathBuf {
+        self.lab.router_files().run().join("status")
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_else(|error| format!("no log: {error}"))
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(pid, signal).with_context(|| format!("cannot send {signal}"))
+    }
+
+    /// Stops it by a signal and checks that it says it went well.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with success.
+    pub fn stop(&mut self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        let status = self.wait(STOP_TIME)?;
+        if !status.success() {
+            bail!("the daemon stopped by {signal} with {status}\n{}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Stops it as `systemctl stop` does.
+    ///
+    /// # Errors
+    /// When it does not end in time, or not with success.
+    pub fn terminate(&mut self) -> Result<()> {
+        self.stop(Signal::SIGTERM)
+    }
+
+    /// Kills it: it cannot clean up.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits for it to end.
+    ///
+    /// # Errors
+    /// Past the deadline.
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let ended = wait_for("the daemon's end", deadline, || self.child.try_wait().transpose());
+        Ok(ended.with_context(|| self.log())??)
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of the daemon in {}\n{}---", self.lab.name(), self.log());
+        }
+        // It may have ended before.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Runs the binary in the router to its end: `check`, or a `run` that is to be refused.
+///
+/// # Errors
+/// When the binary cannot be run.
+pub fn run_to_end(lab: &Lab, arguments: &[&str]) -> Result<Output> {
+    let output = command(lab)?.args(arguments).stdin(Stdio::null()).output();
+    output.with_context(|| format!("cannot run multiwans {arguments:?}"))
+}
+
+/// A command of the binary, in the router's network and with the router's files.
+///
+/// # Errors
+/// When the binary is not there.
+pub fn command(lab: &Lab) -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    // Mounts first: they are found by the machine's names.
+    lab.router_files().show_on_exec(&mut command)?;
+    lab.namespace(Ns::Router).enter_on_exec(&mut command);
+    Ok(command)
+}
+
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Runs another binary than the one beside this program; the first call counts.
+pub fn set_binary(path: PathBuf) {
+    // A second call names the same build.
+    BINARY.set(path).ok();
+}
+
+/// The binary: what [`set_binary`] or `MULTIWANS_BIN` names, or what cargo built beside this program.
+///
+/// # Errors
+/// When it is not there.
+pub fn binary() -> Result<PathBuf> {
+    let path = match (BINARY.get(), env::var_os(BINARY_VARIABLE)) {
+        (Some(path), _) => path.clone(),
+        (None, Some(path)) => PathBuf::from(path),
+        (None, None) => beside(&env::current_exe()?),
+    };
+    if !path.is_file() {
+        bail!("{} is missing; `cargo xtask build` makes it", path.display());
+    }
+    Ok(path)
+}
+
+/// Test programs are in `target/<profile>/deps`, others in `target/<profile>`.
+fn beside(program: &Path) -> PathBuf {
+    let directory = program.parent().unwrap_or(program);
+    let directory =
+        if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+    directory.join("multiwans")
+}

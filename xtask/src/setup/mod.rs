@@ -1,0 +1,47 @@
+//! `cargo xtask setup`: installs what the machine lacks, and nothing twice.
+
+pub(crate) mod packages;
+pub(crate) mod toolchain;
+
+use crate::command::is_root;
+use anyhow::{Result, bail};
+use packages::LAB_TOOLS;
+use toolchain::EbpfToolchain;
+
+pub(crate) fn run() -> Result<()> {
+    ensure_lab_tools()?;
+    let toolchain = ensure_ebpf_toolchain()?;
+    eprintln!("setup: nothing is missing; the packet programs are built with {toolchain}");
+    Ok(())
+}
+
+/// What builds the packet programs, installed first when this machine has no such thing.
+pub(crate) fn ensure_ebpf_toolchain() -> Result<EbpfToolchain> {
+    match EbpfToolchain::find() {
+        Some(toolchain) => Ok(toolchain),
+        None => toolchain::install(),
+    }
+}
+
+/// The programs that the lab and the tests call, installed first where missing.
+pub(crate) fn ensure_lab_tools() -> Result<()> {
+    let missing = packages::missing(LAB_TOOLS);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("setup: the lab and the tests need {}", missing.join(", "));
+    packages::install(&missing)?;
+    let still = packages::missing(LAB_TOOLS);
+    if !still.is_empty() {
+        bail!("the packages {} are installed, but their programs are not to be found", still.join(", "));
+    }
+    Ok(())
+}
+
+/// Fails for an ordinary user, saying why it matters.
+pub(crate) fn require_root(why: &str) -> Result<()> {
+    if !is_root() {
+        bail!("this needs root: {why}");
+    }
+    Ok(())
+}

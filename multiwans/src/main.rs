@@ -1,2 +1,5 @@
-//! Skeleton.
-fn main() {}
+//! The `multiwans` binary.
+
+fn main() -> std::process::ExitCode {
+    multiwans::cli::main()
+}

@@ -21,8 +21,9 @@ fn rules_routes_and_filters_of_others_are_untouched() -> Result<()> {
     for interface in ["eth0", "eth2"] {
         lab.sh(Ns::Router, &format!("tc qdisc add dev {interface} clsact"))?;
         for direction in ["ingress", "egress"] {
-            let filter =
-                format!("tc filter add dev {interface} {direction} prio 10 protocol ip matchall action ok");
+            let filter = format!(
+                "tc filter add dev {interface} {direction} prio 10 protocol ip u32 match u32 0 0 classid 1:1"
+            );
             lab.sh(Ns::Router, &filter)?;
         }
     }

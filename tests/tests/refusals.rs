@@ -109,7 +109,9 @@ fn every_problem_is_reported_in_one_run() -> Result<()> {
     fs::write(lab.router_files().run().join("config-bad.yaml"), bad)?;
     let output = run_to_end(&lab, &["check", "-c", "/run/config-bad.yaml"])?;
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(said(&output).matches("config-bad.yaml:").count(), 3, "{}", said(&output));
+    for place in ["daemon.runInterval (5)", "WANS[0].mask (99)", "WANS[1].mask (99)"] {
+        assert_eq!(said(&output).matches(place).count(), 1, "{place} in {}", said(&output));
+    }
     Ok(())
 }
 

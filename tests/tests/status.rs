@@ -7,9 +7,13 @@ use multiwans_tests::{Config, Daemon, Lab};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SECOND: Duration = Duration::from_secs(1);
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 #[test]
 fn the_status_follows_the_links() -> Result<()> {
@@ -21,6 +25,8 @@ fn the_status_follows_the_links() -> Result<()> {
     assert_eq!((status.wan(2).iface.as_str(), status.wan(2).mark), ("eth2", 2));
     assert!(status.is_on(1) && status.is_on(2));
 
+    // `since` counts whole seconds: the failure is to fall into another one than the start.
+    wait_until("another second", 2 * SECOND, || status.wan(2).since.as_u64() < Some(unix_seconds()))?;
     lab.pull_cable(2)?;
     daemon.wait_status("WAN2 off", SECOND, |s| s.is_off(2))?;
     let off = daemon.status()?;

@@ -1,0 +1,120 @@
+//! The policy's maps: two copies, one in force. The daemon fills the other one and switches by one
+//! write, so no packet is judged by a mixture.
+
+use aya_ebpf::{
+    bindings::BPF_F_INNER_MAP,
+    btf_maps::{Array, ArrayOfMaps, LpmTrie, lpm_trie::Key},
+    macros::btf_map,
+};
+use multiwans_common::{FilterEntry, NO_CLASS, PolicyHead, PolicySlot, PortClasses, Vector};
+
+/// Arrays inside the outer maps may have any length: the daemon makes each as long as its policy needs.
+const ANY_LENGTH: usize = BPF_F_INNER_MAP as usize;
+
+/// Addresses as the trie compares them: in the packet's byte order, most significant bit first.
+type Prefixes = LpmTrie<u32, u32, 1>;
+
+/// Which copy is in force. Key: 0. Value: [`PolicySlot`]. Writer: the daemon. Reader: steer.
+#[btf_map]
+static MW_SLOT: Array<PolicySlot, 1> = Array::new();
+
+/// The fixed part. Outer key: the copy. Inner: one [`PolicyHead`], 1 048 bytes.
+#[btf_map]
+static MW_HEAD: ArrayOfMaps<Array<PolicyHead, 1>, 2> = ArrayOfMaps::new();
+
+/// Source prefixes. Inner key: prefix length and address; inner value: class. About 40 bytes a prefix.
+#[btf_map]
+static MW_SOURCES: ArrayOfMaps<Prefixes, 2> = ArrayOfMaps::new();
+
+/// Destination prefixes, as the sources.
+#[btf_map]
+static MW_DESTINATIONS: ArrayOfMaps<Prefixes, 2> = ArrayOfMaps::new();
+
+/// Port classes. Inner key: port in host byte order; inner value: [`PortClasses`]. 512 KiB.
+#[btf_map]
+static MW_PORTS: ArrayOfMaps<Array<PortClasses, 65_536>, 2> = ArrayOfMaps::new();
+
+/// Bit vectors. Inner key: class; inner value: [`Vector`], 512 bytes each.
+#[btf_map]
+static MW_VECTORS: ArrayOfMaps<Array<Vector, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
+
+/// Filters. Inner key: the filter's number; inner value: [`FilterEntry`].
+#[btf_map]
+static MW_FILTERS: ArrayOfMaps<Array<FilterEntry, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
+
+/// One copy of the policy, for the time of one packet.
+#[derive(Clone, Copy)]
+pub struct Policy {
+    slot: u32,
+}
+
+impl Policy {
+    /// The copy in force.
+    #[inline(always)]
+    pub fn in_force() -> Self {
+        let slot = match MW_SLOT.get(0) {
+            Some(slot) => slot.active & 1,
+            None => 0,
+        };
+        Self { slot }
+    }
+
+    /// Its fixed part; `None` before the daemon filled it.
+    #[inline(always)]
+    pub fn head(&self) -> Option<&PolicyHead> {
+        MW_HEAD.get_value(self.slot, &0)
+    }
+
+    /// Class of a source address (network byte order).
+    #[inline(always)]
+    pub fn source(&self, head: &PolicyHead, address: u32) -> u32 {
+        match MW_SOURCES.get(self.slot).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
+            Some(class) => *class,
+            None => head.source_elsewhere,
+        }
+    }
+
+    /// Class of a destination address (network byte order).
+    #[inline(always)]
+    pub fn destination(&self, head: &PolicyHead, address: u32) -> u32 {
+        match MW_DESTINATIONS.get(self.slot).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
+            Some(class) => *class,
+            None => head.destination_elsewhere,
+        }
+    }
+
+    /// Class of a source port (network byte order).
+    #[inline(always)]
+    pub fn source_port(&self, head: &PolicyHead, port: u16) -> u32 {
+        match self.port(port) {
+            Some(PortClasses { source, .. }) if *source != NO_CLASS => *source,
+            _ => head.source_port_elsewhere,
+        }
+    }
+
+    /// Class of a destination port (network byte order).
+    #[inline(always)]
+    pub fn destination_port(&self, head: &PolicyHead, port: u16) -> u32 {
+        match self.port(port) {
+            Some(PortClasses { destination, .. }) if *destination != NO_CLASS => *destination,
+            _ => head.destination_port_elsewhere,
+        }
+    }
+
+    #[inline(always)]
+    fn port(&self, port: u16) -> Option<&PortClasses> {
+        MW_PORTS.get_value(self.slot, &(u16::from_be(port) as u32))
+    }
+
+    /// A class's vector.
+    #[inline(always)]
+    pub fn vector(&self, class: u32) -> Option<&Vector> {
+        MW_VECTORS.get_value(self.slot, &class)
+    }
+
+    /// A filter.
+    #[inline(always)]
+    pub fn filter(&self, number: u32) -> Option<&FilterEntry> {
+        MW_FILTERS.get_value(self.slot, &number)
+    }
+}

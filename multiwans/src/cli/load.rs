@@ -1,0 +1,121 @@
+//! Reads a configuration file from the disk: the only IO the configuration needs.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::config::{self, Parsed, Problems};
+
+/// A million prefixes, one a line with a comment, take about 40 MiB; whatever is larger is not a
+/// configuration (a log, a disk image, `/dev/zero`).
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The file cannot be opened or read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path is a directory.
+    #[error("{}: must be a file, not a directory", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file is too large to be a configuration.
+    #[error("{}: must be at most {MAX_BYTES} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not UTF-8.
+    #[error("{}:{line}:{column}: must be UTF-8 text", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line of the first wrong byte, from 1.
+        line: usize,
+        /// Its column in characters, from 1.
+        column: usize,
+    },
+    /// The text is no valid configuration.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+/// Reads and validates a configuration file. Messages call it as `path` is written.
+///
+/// # Errors
+/// One for a file that cannot be read as text; all problems at once of one that can.
+pub fn load(path: &Path) -> Result<Parsed, LoadError> {
+    let text = read(path)?;
+    Ok(config::parse(&text, &path.display().to_string())?)
+}
+
+fn read(path: &Path) -> Result<String, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_dir() {
+        return Err(LoadError::Directory { path: path.to_owned() });
+    }
+    // A pipe (`-c <(generate)`) has no size beforehand, so the limit is on what is read.
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > MAX_BYTES) {
+        return Err(LoadError::TooLarge { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let valid = String::from_utf8_lossy(valid);
+        let last_line = valid.rsplit('\n').next().unwrap_or_default();
+        LoadError::NotUtf8 {
+            path: path.to_owned(),
+            line: valid.matches('\n').count() + 1,
+            column: last_line.chars().count() + 1,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn error(path: &Path) -> String {
+        load(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_not_a_readable_text_gets_one_clear_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("none.yaml");
+        assert_eq!(
+            error(&missing),
+            format!("{}: cannot be read: No such file or directory (os error 2)", missing.display())
+        );
+        assert_eq!(error(dir.path()), format!("{}: must be a file, not a directory", dir.path().display()));
+
+        let binary = dir.path().join("binary.yaml");
+        fs::write(&binary, b"company:\n  name: caf\xc3\xa9 \xe9\n").unwrap();
+        assert_eq!(error(&binary), format!("{}:2:14: must be UTF-8 text", binary.display()));
+
+        let empty = dir.path().join("empty.yaml");
+        fs::write(&empty, "").unwrap();
+        let line =
+            format!("{}:1:1: the file is empty: at least one entry in WANS is required", empty.display());
+        assert_eq!(error(&empty), line);
+    }
+
+    #[test]
+    fn an_endless_file_is_refused() {
+        assert_eq!(error(Path::new("/dev/zero")), format!("/dev/zero: must be at most {MAX_BYTES} bytes"));
+    }
+}

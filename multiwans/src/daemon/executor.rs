@@ -1,0 +1,256 @@
+//! Carrying commands out: the one place where the daemon acts on the system.
+//!
+//! Commands come one after another and are answered one after another. The executor runs beside the
+//! driver's loop, so that a long conntrack dump delays neither a probe's verdict nor a status request.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::sessions;
+use crate::config::{Config, Target};
+use crate::datapath::{Attachment, Datapath};
+use crate::engine::{Binding, Command, CommandId, Event, MoveFlows, Numbered, Role, Round, Routes, Steering};
+use crate::net::Kernel;
+use crate::net::conntrack::{Conntrack, Deleted, Select, Tracking};
+use crate::notify::StatusFile;
+use crate::probe::{Prober, Timing};
+use crate::types::{IfIndex, IfName, WanMark};
+
+/// What the driver asks of the executor.
+pub(super) enum Order {
+    /// Carry out a command. `names`: the interfaces as the driver knows them now.
+    Command { numbered: Numbered, names: Rc<BTreeMap<IfIndex, IfName>> },
+    /// Tell the data path's side of the status.
+    Describe(oneshot::Sender<Value>),
+    /// Undo everything and end.
+    Stop { final_default: Option<WanMark> },
+}
+
+/// Everything the daemon holds of the system.
+pub(super) struct Executor {
+    config: Rc<Config>,
+    datapath: Datapath,
+    kernel: Kernel,
+    /// `None`: this kernel could not be asked; said once at start.
+    conntrack: Option<Conntrack>,
+    status_file: StatusFile,
+    probers: BTreeMap<WanMark, Prober>,
+    rounds: mpsc::Sender<Round>,
+    steering: Steering,
+    seeded: bool,
+}
+
+impl Executor {
+    /// Nothing is done yet.
+    pub(super) fn new(
+        config: Rc<Config>,
+        datapath: Datapath,
+        kernel: Kernel,
+        conntrack: Option<Conntrack>,
+        rounds: mpsc::Sender<Round>,
+    ) -> Self {
+        let status_file = StatusFile::new(&config.daemon.status_file);
+        Self {
+            config,
+            datapath,
+            kernel,
+            conntrack,
+            status_file,
+            probers: BTreeMap::new(),
+            rounds,
+            steering: Steering::default(),
+            seeded: false,
+        }
+    }
+
+    /// Carries out orders until told to stop; then undoes everything and returns what could not be undone.
+    pub(super) async fn run(
+        mut self,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        results: mpsc::UnboundedSender<Event>,
+    ) -> Vec<String> {
+        let mut final_default = None;
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Command { numbered: Numbered { id, command }, names } => {
+                    let result = self.carry_out(command, &names).await;
+                    // The driver is gone only when it stops, and then nobody asks.
+                    let _ = results.send(answer(id, result));
+                }
+                Order::Describe(reply) => {
+                    let _ = reply.send(self.describe());
+                }
+                Order::Stop { final_default: wanted } => {
+                    final_default = wanted;
+                    break;
+                }
+            }
+        }
+        self.undo(final_default).await
+    }
+
+    async fn carry_out(&mut self, command: Command, names: &BTreeMap<IfIndex, IfName>) -> Result<(), String> {
+        match command {
+            Command::Attach(roles) => self.attach(&roles, names).await,
+            Command::Steer(steering) => {
+                self.datapath.steer(&steering).map_err(|error| error.to_string())?;
+                self.steering = steering;
+                Ok(())
+            }
+            Command::Routes(routes) => self.routes(&routes).await,
+            Command::MoveFlows(MoveFlows::OffDeadLink { address, .. }) => self.move_off(address).await,
+            Command::MoveFlows(MoveFlows::Unanswered) => self.move_unanswered().await,
+            Command::Probe { wan, binding } => {
+                self.probe(wan, binding);
+                Ok(())
+            }
+            Command::WriteStatus(states) => {
+                self.status_file.write(&states).map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    async fn attach(
+        &mut self,
+        roles: &BTreeMap<IfIndex, Role>,
+        names: &BTreeMap<IfIndex, IfName>,
+    ) -> Result<(), String> {
+        if !self.seeded {
+            // Before the first packet is steered: sessions that are there stay where they are.
+            self.seeded = true;
+            self.seed().await;
+        }
+        let roles = roles
+            .iter()
+            .filter_map(|(index, role)| Some((*index, (names.get(index)?.clone(), *role))))
+            .collect();
+        joined(self.datapath.attach(&roles))
+    }
+
+    /// Without conntrack there are no translated sessions; one that cannot be read is classified, which
+    /// most often comes to the same.
+    async fn seed(&mut self) {
+        let Some(conntrack) = &mut self.conntrack else { return };
+        let entries = match conntrack.dump(Select::Translated).await {
+            Ok(Tracking::On(entries)) => entries,
+            Ok(Tracking::NotLoaded) => return,
+            Err(error) => {
+                tracing::warn!("sessions that are there already could not be read: {error}");
+                return;
+            }
+        };
+        match self.datapath.seed(&sessions::seeds(&self.config, &entries)) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("{count} sessions that were there before stay on their links"),
+            Err(error) => tracing::warn!("sessions that are there already could not be kept: {error}"),
+        }
+    }
+
+    async fn routes(&mut self, routes: &Routes) -> Result<(), String> {
+        let (done, result) = match self.kernel.apply(routes).await {
+            Ok(done) => (done, Ok(())),
+            Err(error) => {
+                let text = error.to_string();
+                (error.done, Err(text))
+            }
+        };
+        for change in done {
+            tracing::info!("{change}");
+        }
+        result
+    }
+
+    async fn move_off(&mut self, address: std::net::Ipv4Addr) -> Result<(), String> {
+        let Some(conntrack) = &mut self.conntrack else { return Ok(()) };
+        match conntrack.delete_from_address(address).await.map_err(|error| error.to_string())? {
+            Tracking::NotLoaded => {}
+            Tracking::On(Deleted::AtOnce) => tracing::info!("sessions translated to {address} may move"),
+            Tracking::On(Deleted::OneByOne(count)) => {
+                tracing::info!("{count} sessions translated to {address} may move");
+            }
+        }
+        Ok(())
+    }
+
+    async fn move_unanswered(&mut self) -> Result<(), String> {
+        let Some(conntrack) = &mut self.conntrack else { return Ok(()) };
+        let entries =
+            match conntrack.dump(Select::TranslatedUnanswered).await.map_err(|error| error.to_string())? {
+                Tracking::On(entries) => entries,
+                Tracking::NotLoaded => return Ok(()),
+            };
+        let misplaced = sessions::misplaced(&self.config, &self.steering, &entries);
+        let mut moved = 0;
+        for entry in &misplaced {
+            moved += usize::from(conntrack.delete(entry).await.map_err(|error| error.to_string())?);
+        }
+        if moved > 0 {
+            tracing::info!("{moved} sessions that were never answered may move");
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, wan: WanMark, binding: Option<Binding>) {
+        self.probers.remove(&wan);
+        let Some(binding) = binding else { return };
+        let Some(settings) = self.config.wans.iter().find(|settings| settings.mark == wan) else { return };
+        let targets = settings
+            .targets
+            .iter()
+            .filter_map(|target| match target {
+                Target::Address(address) => Some(*address),
+                Target::Name(_) => None,
+            })
+            .collect();
+        let timing = Timing { interval: self.config.probe.interval, timeout: self.config.ping.timeout };
+        self.probers.insert(wan, Prober::spawn(wan, binding, targets, timing, self.rounds.clone()));
+    }
+
+    fn describe(&self) -> Value {
+        let attachment = match self.datapath.attachment() {
+            Attachment::Tcx => "tcx",
+            Attachment::Clsact => "clsact",
+        };
+        match self.datapath.reasons() {
+            Ok(reasons) => {
+                let packets: serde_json::Map<String, Value> = reasons
+                    .iter()
+                    .map(|(reason, count)| (reason.as_str().to_owned(), json!(count)))
+                    .collect();
+                json!({ "attachment": attachment, "packets": packets })
+            }
+            Err(error) => json!({ "attachment": attachment, "error": error.to_string() }),
+        }
+    }
+
+    /// Takes everything back, as far as it goes.
+    async fn undo(mut self, final_default: Option<WanMark>) -> Vec<String> {
+        self.probers.clear();
+        // Programs first: a mark without its rule would only be noise, a rule without marks does no harm.
+        let mut errors: Vec<String> = self.datapath.detach().iter().map(ToString::to_string).collect();
+        if let Err(failures) = self.kernel.remove(final_default).await {
+            errors.extend(failures.iter().map(ToString::to_string));
+        }
+        if let Err(error) = self.status_file.remove() {
+            errors.push(error.to_string());
+        }
+        errors
+    }
+}
+
+fn answer(id: CommandId, result: Result<(), String>) -> Event {
+    match result {
+        Ok(()) => Event::Done(id),
+        Err(error) => Event::Failed { id, error },
+    }
+}
+
+fn joined(errors: Vec<impl ToString>) -> Result<(), String> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}

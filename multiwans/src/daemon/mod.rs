@@ -1,0 +1,157 @@
+//! The daemon: what must hold before it starts, and the loop that drives the engine.
+//!
+//! ```text
+//!  net::Monitor ─┐
+//!  probers      ─┤ Event                Command          ┌─> data path
+//!  signals      ─┼───────> driver+Engine ───────> executor ─> routes, rules, conntrack
+//!  control      ─┤ <───────                              └─> probers, status file
+//!  results      ─┘
+//! ```
+
+mod clock;
+mod decisions;
+mod driver;
+mod executor;
+pub mod lock;
+pub mod requirements;
+mod sessions;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use anyhow::{Context as _, bail};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::config::{Config, Target};
+use crate::control::Server;
+use crate::datapath::{Attachment, Datapath, LoadOptions};
+use crate::engine::Engine;
+use crate::net::conntrack::Conntrack;
+use crate::net::{Kernel, Monitor};
+use crate::policy::Compiled;
+use clock::Clock;
+use driver::{Driver, Signals};
+use executor::Executor;
+
+/// Rounds that may wait for the loop. A round waits for a millisecond or so; with every WAN probed ten
+/// times a second this is seconds of them.
+const ROUNDS_WAITING: usize = 1024;
+/// Control requests that may wait; the server has no more connections than that.
+const CALLS_WAITING: usize = 16;
+
+/// How to run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Log what the programs decide for each packet.
+    pub log_decisions: bool,
+}
+
+/// Runs the daemon until it is asked to stop.
+///
+/// # Errors
+///
+/// What keeps it from starting (nothing was changed then), or what could not be undone at the stop.
+pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
+    if !Datapath::is_built_in() {
+        bail!("{}", crate::datapath::DatapathError::NoObject);
+    }
+    let unmet = requirements::unmet();
+    if !unmet.is_empty() {
+        let texts: Vec<String> = unmet.iter().map(ToString::to_string).collect();
+        bail!("{}", texts.join("; "));
+    }
+    let _lock = lock::InstanceLock::acquire()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    LocalSet::new().block_on(&runtime, serve(config, options))
+}
+
+async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
+    // Before anything is changed: from here on a signal means a clean stop.
+    let signals = Signals::listen().context("signals cannot be received")?;
+    let policy = Compiled::new(&config)?;
+    let load = LoadOptions { log_decisions: options.log_decisions, attachment: None };
+    let mut datapath = Datapath::load(&config, &policy, load)?;
+    let server = Server::bind(&config.daemon.control_socket)?;
+    let monitor = Monitor::open().context("the kernel's network cannot be watched")?;
+    let kernel = Kernel::new(&config).context("the kernel's network cannot be changed")?;
+    let conntrack = Conntrack::open()
+        .inspect_err(|error| tracing::warn!("sessions cannot be moved at a failover: {error}"))
+        .ok();
+    announce(&config, datapath.attachment());
+    if options.log_decisions {
+        tokio::task::spawn_local(decisions::follow(datapath.decisions()?));
+    }
+
+    let config = Rc::new(config);
+    let (rounds_tx, rounds) = mpsc::channel(ROUNDS_WAITING);
+    let (calls_tx, calls) = mpsc::channel(CALLS_WAITING);
+    let (orders, orders_rx) = mpsc::unbounded_channel();
+    let (results_tx, results) = mpsc::unbounded_channel();
+    let control = tokio::task::spawn_local(server.serve(calls_tx));
+    let executor = Executor::new(Rc::clone(&config), datapath, kernel, conntrack, rounds_tx);
+    let executor = tokio::task::spawn_local(executor.run(orders_rx, results_tx));
+    let driver = Driver {
+        engine: Engine::new(&config),
+        clock: Clock::start(),
+        monitor,
+        signals,
+        rounds,
+        calls,
+        results,
+        orders,
+        names: Rc::new(BTreeMap::new()),
+    };
+
+    let result = driver.run().await;
+    let failures = executor.await.context("the executor ended before its time")?;
+    control.abort();
+    // Dropped here, and with it the socket's path.
+    let _ = control.await;
+    for failure in &failures {
+        tracing::error!("left behind: {failure}");
+    }
+    result.context("the kernel does not tell of its network any more")?;
+    if !failures.is_empty() {
+        bail!("stopped, but {} could not be undone", counted(failures.len()));
+    }
+    tracing::info!("stopped; nothing of multiwans is left in the kernel");
+    Ok(())
+}
+
+fn counted(things: usize) -> String {
+    if things == 1 { "one thing".to_owned() } else { format!("{things} things") }
+}
+
+fn announce(config: &Config, attachment: Attachment) {
+    let how = match attachment {
+        Attachment::Tcx => "TCX links",
+        Attachment::Clsact => "clsact filters, for this kernel has no TCX",
+    };
+    tracing::info!(
+        "multiwans {} starts: {} WANs, programs attached as {how}",
+        env!("CARGO_PKG_VERSION"),
+        config.wans.len()
+    );
+    for wan in &config.wans {
+        let names: Vec<&str> = wan
+            .targets
+            .iter()
+            .filter_map(|target| match target {
+                Target::Name(name) => Some(name.as_str()),
+                Target::Address(_) => None,
+            })
+            .collect();
+        if !names.is_empty() {
+            tracing::warn!(
+                "{} ({}): ping targets {} are names, which this version does not resolve; the addresses decide",
+                wan.description,
+                wan.iface,
+                names.join(", ")
+            );
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What conntrack's entries mean for steering. Pure: entries in, decisions out.
+
+use std::collections::BTreeSet;
+
+use crate::config::Config;
+use crate::datapath::SeedFlow;
+use crate::engine::Steering;
+use crate::net::conntrack::{Entry, Transport, Tuple};
+use crate::policy::{self, decide};
+use crate::types::WanMark;
+
+/// The sessions the flow table is to know from the start, so that starting the daemon moves none.
+///
+/// A translated source leaves by the WAN whose address the answers come to. A translated destination
+/// (a forwarded port) came in by the WAN whose address was asked, and its answers go back there.
+pub(super) fn seeds(config: &Config, entries: &[Entry]) -> Vec<SeedFlow> {
+    let wan_at = |address| config.wans.iter().find(|wan| wan.ip == address).map(|wan| wan.mark);
+    entries
+        .iter()
+        .filter_map(|entry| {
+            // The router's own sessions pass no inside interface.
+            let outbound = entry.source_nat.then(|| wan_at(entry.reply.destination)).flatten();
+            if let Some(wan) = outbound {
+                return Some(SeedFlow { tuple: seen_inside(&entry.original), wan });
+            }
+            let inbound = entry.destination_nat.then(|| wan_at(entry.original.destination)).flatten()?;
+            Some(SeedFlow { tuple: seen_inside(&entry.reply), wan: inbound })
+        })
+        .collect()
+}
+
+/// The entries that were never answered and whose packets take another WAN now than the one whose
+/// address they were translated to.
+pub(super) fn misplaced<'a>(config: &Config, steering: &Steering, entries: &'a [Entry]) -> Vec<&'a Entry> {
+    let usable: BTreeSet<WanMark> = steering.usable.keys().copied().collect();
+    entries
+        .iter()
+        .filter(|entry| {
+            let given = config.wans.iter().find(|wan| wan.ip == entry.reply.destination);
+            let Some(given) = given else { return false };
+            // An entry whose first packet has the WAN's own address is the router's.
+            let own = config.wans.iter().any(|wan| wan.ip == entry.original.source);
+            let wanted = decide(config, &seen_inside(&entry.original), &usable, steering.default);
+            !own && wanted.is_some_and(|wanted| wanted != given.mark)
+        })
+        .collect()
+}
+
+/// A tuple as the policy and the flow table have it.
+fn seen_inside(tuple: &Tuple) -> policy::Tuple {
+    let (source_port, destination_port) = match tuple.transport {
+        Transport::Icmp { id, .. } => (id, 0),
+        Transport::Ports { .. } | Transport::Addresses => tuple.ports(),
+    };
+    policy::Tuple {
+        source: tuple.source,
+        destination: tuple.destination,
+        protocol: tuple.protocol,
+        source_port,
+        destination_port,
+    }
+}

@@ -1,0 +1,68 @@
+//! What can go wrong between the daemon and the programs.
+
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+use crate::types::IfName;
+
+/// An error of the data path.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The daemon was compiled without its eBPF object.
+    #[error("this multiwans was built without its data path: build it with `cargo xtask build`")]
+    NoObject,
+    /// The kernel or the loader refused the object.
+    #[error("the kernel does not take the data path: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// The kernel refused a program; with the last lines of what its verifier says.
+    #[error("the kernel does not take program {program}: {source}")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// A program could not be attached.
+    #[error("program {program} cannot be attached to {iface}: {source}")]
+    Attach {
+        /// Which.
+        program: &'static str,
+        /// To what.
+        iface: IfName,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// `clsact` could not be added or removed.
+    #[error("the clsact qdisc of {iface} cannot be changed: {source}")]
+    Clsact {
+        /// Whose.
+        iface: IfName,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The object lacks a map or program that this daemon knows: they were not built together.
+    #[error("the data path has no {0}: daemon and data path are not of the same build")]
+    Missing(&'static str),
+    /// A map could not be created, read or written.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// The log of the programs could not be read.
+    #[error("the programs' log cannot be read: {0}")]
+    Log(#[from] aya_log::Error),
+}
+
+impl DatapathError {
+    /// For `map_err` at a map's operation.
+    pub(super) fn map(map: &'static str) -> impl Fn(MapError) -> Self {
+        move |source| Self::Map { map, source }
+    }
+}

@@ -1,0 +1,59 @@
+//! Names of the maps and typed ways to them. No other module knows a map's name.
+
+use aya::Ebpf;
+use aya::Pod;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+
+use super::DatapathError;
+
+/// WAN states; see `multiwans-ebpf/src/links.rs`, like all below.
+pub(super) const WANS: &str = "MW_WANS";
+/// The default WAN's number.
+pub(super) const DEFAULT: &str = "MW_DEFAULT";
+/// Interface index to WAN number.
+pub(super) const INTERFACES: &str = "MW_INTERFACES";
+/// The flow table (`flows.rs`).
+pub(super) const FLOWS: &str = "MW_FLOWS";
+/// Counters by reason (`counters.rs`).
+pub(super) const REASONS: &str = "MW_REASONS";
+/// Which copy of the policy is in force (`policy.rs`).
+pub(super) const SLOT: &str = "MW_SLOT";
+/// The policy's fixed part.
+pub(super) const HEAD: &str = "MW_HEAD";
+/// Source prefixes.
+pub(super) const SOURCES: &str = "MW_SOURCES";
+/// Destination prefixes.
+pub(super) const DESTINATIONS: &str = "MW_DESTINATIONS";
+/// Ports.
+pub(super) const PORTS: &str = "MW_PORTS";
+/// Bit vectors.
+pub(super) const VECTORS: &str = "MW_VECTORS";
+/// Filters.
+pub(super) const FILTERS: &str = "MW_FILTERS";
+
+/// An array map.
+pub(super) fn array<'a, V: Pod>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<Array<&'a mut MapData, V>, DatapathError> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    Array::try_from(map).map_err(DatapathError::map(name))
+}
+
+/// A hash map.
+pub(super) fn hash<'a, K: Pod, V: Pod>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<&'a mut MapData, K, V>, DatapathError> {
+    let map = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    HashMap::try_from(map).map_err(DatapathError::map(name))
+}
+
+/// A per-CPU array.
+pub(super) fn per_cpu_array<'a, V: Pod>(
+    ebpf: &'a Ebpf,
+    name: &'static str,
+) -> Result<PerCpuArray<&'a MapData, V>, DatapathError> {
+    let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+    PerCpuArray::try_from(map).map_err(DatapathError::map(name))
+}

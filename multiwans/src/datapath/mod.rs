@@ -1,0 +1,175 @@
+//! The data path: the programs in the kernel and their maps.
+//!
+//! The only module that knows the names and layouts of maps. Everything here is synchronous and short;
+//! the daemon's loop calls it in between other things.
+
+mod attach;
+mod clsact;
+mod error;
+mod flows;
+mod links;
+mod maps;
+mod object;
+mod policy_maps;
+
+use std::collections::BTreeMap;
+
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::{Ebpf, EbpfLoader};
+use multiwans_common::Reason;
+
+pub use attach::Attachment;
+pub use error::DatapathError;
+pub use flows::SeedFlow;
+
+use crate::config::Config;
+use crate::engine::command::{Role, Steering};
+use crate::policy::Compiled;
+use crate::types::{IfIndex, IfName, WanMark};
+
+/// How to load the programs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// Have the programs tell each decision. Costs nothing when off: the verifier removes the code.
+    pub log_decisions: bool,
+    /// How to attach; `None`: the best way the kernel has.
+    pub attachment: Option<Attachment>,
+}
+
+/// The loaded programs and their maps.
+pub struct Datapath {
+    ebpf: Ebpf,
+    links: links::Links,
+    interfaces: attach::Interfaces,
+}
+
+/// A program, for [`Datapath::test_run`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// Ingress of inside interfaces.
+    Steer,
+    /// Ingress of WANs.
+    Wan,
+    /// Egress of inside interfaces.
+    Learn,
+}
+
+impl Datapath {
+    /// Loads the programs and puts the policy in force. Nothing is attached yet.
+    pub fn load(config: &Config, policy: &Compiled, options: LoadOptions) -> Result<Self, DatapathError> {
+        let object = object::object().ok_or(DatapathError::NoObject)?;
+        let mask = config.daemon.mark_mask;
+        let log_level: u8 = if options.log_decisions { aya_log_level_debug() } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("MARK_MASK", &mask.bits(), true)
+            .override_global("MARK_SHIFT", &mask.shift(), true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .load(object)?;
+        for program in attach::PROGRAMS {
+            attach::classifier(&mut ebpf, program)?
+                .load()
+                .map_err(|source| DatapathError::Program { program, source })?;
+        }
+        let links = links::Links::new(&mut ebpf, config.wans.iter().map(|wan| (wan.mark, wan.fwmark)))?;
+        policy_maps::install(&mut ebpf, policy)?;
+        let attachment = options.attachment.unwrap_or_else(attach::supported_attachment);
+        Ok(Self { ebpf, links, interfaces: attach::Interfaces::new(attachment) })
+    }
+
+    /// Whether this build has its programs in it.
+    pub fn is_built_in() -> bool {
+        object::object().is_some()
+    }
+
+    /// How programs are attached on this kernel.
+    pub fn attachment(&self) -> Attachment {
+        self.interfaces.attachment()
+    }
+
+    /// Makes the interfaces carry exactly these roles. What could be done is done; the errors say what
+    /// could not.
+    pub fn attach(&mut self, roles: &BTreeMap<IfIndex, (IfName, Role)>) -> Vec<DatapathError> {
+        let wans = roles
+            .iter()
+            .filter_map(|(index, (_, role))| match role {
+                Role::Wan(mark) => Some((*index, *mark)),
+                Role::Inside => None,
+            })
+            .collect();
+        let mut errors = Vec::new();
+        // A WAN's program asks for its interface's number with the first packet.
+        errors.extend(self.links.place(&mut self.ebpf, wans).err());
+        errors.extend(self.interfaces.apply(&mut self.ebpf, roles));
+        errors
+    }
+
+    /// Takes all programs off. Returns what could not be taken off.
+    pub fn detach(&mut self) -> Vec<DatapathError> {
+        self.interfaces.clear(&mut self.ebpf)
+    }
+
+    /// Tells the programs the links' states.
+    pub fn steer(&mut self, steering: &Steering) -> Result<(), DatapathError> {
+        self.links.steer(&mut self.ebpf, steering)
+    }
+
+    /// Puts another policy in force; no packet is judged by a mixture. On an error the one before stays.
+    pub fn install(&mut self, policy: &Compiled) -> Result<(), DatapathError> {
+        policy_maps::install(&mut self.ebpf, policy)
+    }
+
+    /// Stores sessions that were there before the daemon. Returns how many the table took.
+    pub fn seed(&mut self, flows: &[SeedFlow]) -> Result<usize, DatapathError> {
+        let links = &self.links;
+        flows::seed(&mut self.ebpf, flows, |mark: WanMark| links.generation(mark))
+    }
+
+    /// Packets by reason since the start, all CPUs together.
+    pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, DatapathError> {
+        let map = maps::per_cpu_array::<u64>(&self.ebpf, maps::REASONS)?;
+        Reason::ALL
+            .iter()
+            .map(|reason| {
+                let counts = map.get(&(*reason as u32), 0).map_err(DatapathError::map(maps::REASONS))?;
+                Ok((*reason, counts.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// The programs' log: a logger to be flushed whenever its file descriptor is readable.
+    pub fn decisions(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, DatapathError> {
+        Ok(aya_log::EbpfLogger::init(&mut self.ebpf)?)
+    }
+
+    /// Runs a program on one packet (an Ethernet frame) and a `__sk_buff` to begin with; returns its
+    /// verdict and writes the `__sk_buff` as it left it to `context_out`.
+    pub fn test_run(
+        &mut self,
+        program: Program,
+        frame: &[u8],
+        context: &[u8],
+        context_out: &mut [u8],
+    ) -> Result<u32, DatapathError> {
+        let name = match program {
+            Program::Steer => attach::STEER,
+            Program::Wan => attach::WAN,
+            Program::Learn => attach::LEARN,
+        };
+        let classifier: &mut SchedClassifier = attach::classifier(&mut self.ebpf, name)?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(context),
+            ctx_out: Some(context_out),
+            ..TestRunOptions::new()
+        };
+        classifier
+            .test_run(options)
+            .map(|result| result.return_value)
+            .map_err(|source| DatapathError::Program { program: name, source })
+    }
+}
+
+/// `aya_log`'s number of the debug level.
+const fn aya_log_level_debug() -> u8 {
+    4
+}

@@ -1,0 +1,11 @@
+//! The engine as a whole: tables of events and commands, random runs against invariants, simulated links.
+
+pub(super) mod world;
+
+mod commands;
+mod invariants;
+mod model;
+mod moving_flows;
+mod runs;
+mod simulator;
+mod start_and_stop;

@@ -1,0 +1,432 @@
+//! Brings routes, rules, table names, the default route and rp_filter to what the engine wants, and back at stop.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use netlink_packet_route::route::RouteMessage;
+
+use super::default_route::{Action, comes_back, decide};
+use super::netns::Namespace;
+use super::plan::Setup;
+use super::routes::{self, Via};
+use super::rt_tables::TableNames;
+use super::rtnl::Rtnl;
+use super::rules::{self, Rule};
+use super::snapshot;
+use super::sysctl::{LOOSE, RpFilter};
+use super::undo::{Original, Undo};
+use super::{ApplyError, Error};
+use crate::config::Config;
+use crate::engine::command::Routes;
+use crate::types::{IfIndex, IfName, TableId, WanMark};
+
+/// Where the files are. The defaults are the system's; tests have their own.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// iproute2's directory of table names.
+    pub rt_tables: PathBuf,
+    /// Where the undo journal lives.
+    pub run: PathBuf,
+    /// The kernel's IPv4 settings per interface.
+    pub ipv4_conf: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            rt_tables: "/etc/iproute2/rt_tables.d".into(),
+            run: "/run/multiwans".into(),
+            ipv4_conf: "/proc/sys/net/ipv4/conf".into(),
+        }
+    }
+}
+
+/// One thing that was changed, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A rule was added.
+    RuleAdded(Rule),
+    /// A rule of ours that should not be there was deleted.
+    RuleDeleted(String),
+    /// A WAN's route was added.
+    RouteAdded(WanMark, Via),
+    /// A route of ours that should not be there was deleted.
+    RouteDeleted(String),
+    /// The main table's default route is ours now.
+    DefaultWritten {
+        /// Through which WAN.
+        wan: WanMark,
+        /// The route.
+        via: Via,
+        /// Somebody else's route that it took the place of, which is remembered.
+        over: Option<String>,
+    },
+    /// The main table's original default route is back.
+    DefaultRestored(String),
+    /// The names of the tables were written.
+    TablesNamed(PathBuf),
+    /// An interface's rp_filter is loose now.
+    RpFilter {
+        /// Which.
+        iface: IfName,
+        /// Its value before.
+        from: u8,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RuleAdded(rule) => write!(f, "rule added: {rule}"),
+            Self::RuleDeleted(rule) => write!(f, "rule deleted: {rule}"),
+            Self::RouteAdded(wan, via) => write!(f, "route of WAN {wan} added: {via}"),
+            Self::RouteDeleted(route) => write!(f, "route deleted: {route}"),
+            Self::DefaultWritten { wan, via, over: None } => {
+                write!(f, "default route through WAN {wan}: {via}")
+            }
+            Self::DefaultWritten { wan, via, over: Some(over) } => {
+                write!(f, "default route through WAN {wan}: {via}, in the place of {over}")
+            }
+            Self::DefaultRestored(route) => write!(f, "original default route restored: {route}"),
+            Self::TablesNamed(path) => write!(f, "table names written to {}", path.display()),
+            Self::RpFilter { iface, from } => {
+                write!(f, "rp_filter of {iface} set from {from} to {LOOSE} (loose)")
+            }
+        }
+    }
+}
+
+/// Our part of the kernel's routing in one network namespace.
+pub struct Kernel {
+    setup: Setup,
+    rtnl: Rtnl,
+    names: TableNames,
+    rp_filter: RpFilter,
+    undo: Undo,
+    /// Every table has been searched for routes of an earlier run; after that only the configured ones are looked at.
+    swept: bool,
+    /// The names could not be written, and that was said: they are a convenience, no reason to fail.
+    nameless: bool,
+}
+
+/// What a run has done and what it could not do.
+#[derive(Default)]
+struct Outcome {
+    done: Vec<Change>,
+    failures: Vec<Error>,
+}
+
+impl Outcome {
+    /// Notes how one step went.
+    fn note(&mut self, step: Result<Change, Error>) {
+        match step {
+            Ok(change) => self.done.push(change),
+            Err(error) => self.failures.push(error),
+        }
+    }
+}
+
+impl Kernel {
+    /// For the calling thread's namespace; takes up the undo journal of an earlier run. Needs a tokio runtime. Changes
+    /// nothing yet.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        Self::with_paths(config, &Paths::default())
+    }
+
+    /// [`Kernel::new`] with files elsewhere.
+    pub fn with_paths(config: &Config, paths: &Paths) -> Result<Self, Error> {
+        let namespace =
+            Namespace::current().map_err(|e| Error::refused("tell which network namespace this is", e))?;
+        Ok(Self {
+            setup: Setup::from(config),
+            rtnl: Rtnl::open().map_err(Error::Socket)?,
+            names: TableNames::new(&paths.rt_tables, &namespace),
+            rp_filter: RpFilter::new(&paths.ipv4_conf),
+            undo: Undo::open(&paths.run, &namespace),
+            swept: false,
+            nameless: false,
+        })
+    }
+
+    /// Makes the kernel's routing what `wish` says and tells what that took: nothing, if it was so already. Adopts what
+    /// an earlier run left, deletes what is ours and does not belong.
+    ///
+    /// # Errors
+    /// What could not be done; everything else was. Calling it again tries again.
+    pub async fn apply(&mut self, wish: &Routes) -> Result<Vec<Change>, ApplyError> {
+        let mut outcome = Outcome::default();
+        // Without a journal nothing that needs one is touched.
+        let base = self.setup.rule_priority;
+        let created = self.names.missing_directories();
+        let journal = self.undo.update(|journal| {
+            journal.rule_priorities.insert(base);
+            journal.directories.extend(created);
+        });
+        match journal {
+            Ok(()) => {
+                self.name_tables(&mut outcome);
+                self.loosen(wish, &mut outcome);
+                // Tables before rules: a rule to an empty table would let its packets fall through to the main one.
+                self.fill_tables(self.setup.routes(wish), &mut outcome).await;
+                self.set_rules(self.setup.rules(), &mut outcome).await;
+                if let Some((wan, via)) = self.setup.default(wish) {
+                    self.set_default(wan, &via, &mut outcome).await;
+                }
+            }
+            Err(error) => outcome.failures.push(error),
+        }
+        let Outcome { done, failures } = outcome;
+        if failures.is_empty() { Ok(done) } else { Err(ApplyError { done, failures }) }
+    }
+
+    /// Takes everything of ours away. Of the main table's default route the original comes back if it uses the link
+    /// `final_default` (the best healthy one) or that is `None`; otherwise a default route through it stays.
+    ///
+    /// # Errors
+    /// All that went wrong; it goes on past every error. The undo journal is kept then, for another try.
+    pub async fn remove(&mut self, final_default: Option<WanMark>) -> Result<(), Vec<Error>> {
+        let mut outcome = Outcome::default();
+        self.set_rules(Vec::new(), &mut outcome).await;
+        self.fill_tables(Vec::new(), &mut outcome).await;
+        self.leave_default(final_default, &mut outcome).await;
+        let journal = self.undo.journal();
+        for (iface, previous) in &journal.rp_filter {
+            if let Err(error) = self.rp_filter.restore(iface, *previous) {
+                outcome.failures.push(error);
+            }
+        }
+        if let Err(error) = self.names.remove(&journal.directories) {
+            outcome.failures.push(error);
+        }
+        if outcome.failures.is_empty()
+            && let Err(error) = self.undo.discard()
+        {
+            outcome.failures.push(error);
+        }
+        if outcome.failures.is_empty() { Ok(()) } else { Err(outcome.failures) }
+    }
+
+    fn name_tables(&mut self, outcome: &mut Outcome) {
+        match self.names.ensure(self.setup.uplinks.iter().map(|uplink| uplink.mark)) {
+            Ok(true) => outcome.done.push(Change::TablesNamed(self.names.path().to_owned())),
+            Ok(false) => {}
+            Err(error) if !self.nameless => {
+                tracing::warn!("routing tables have numbers only: {error}");
+                self.nameless = true;
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn loosen(&mut self, wish: &Routes, outcome: &mut Outcome) {
+        for uplink in self.setup.uplinks.iter().filter(|uplink| wish.present.contains_key(&uplink.mark)) {
+            let iface = &uplink.iface;
+            let step = self.rp_filter.strict(iface).and_then(|strict| {
+                let Some(from) = strict else { return Ok(None) };
+                // Strict again though it was loosened: somebody wants that value, so that one comes back at stop.
+                self.undo.update(|journal| {
+                    journal.rp_filter.insert(iface.clone(), from);
+                })?;
+                self.rp_filter.loosen(iface)?;
+                Ok(Some(Change::RpFilter { iface: iface.clone(), from }))
+            });
+            if let Some(step) = step.transpose() {
+                outcome.note(step);
+            }
+        }
+    }
+
+    async fn set_rules(&mut self, wanted: Vec<Rule>, outcome: &mut Outcome) {
+        let mut bases: Vec<u32> = self.undo.journal().rule_priorities.iter().copied().collect();
+        bases.push(self.setup.rule_priority);
+        let standing = match rules::ours(&mut self.rtnl, &bases).await {
+            Ok(standing) => standing,
+            Err(e) => return outcome.failures.push(Error::refused("list the rules", e)),
+        };
+        let difference = rules::difference(standing, wanted);
+        for rule in difference.add {
+            let step = rules::add(&mut self.rtnl, &rule).await;
+            outcome.note(match step {
+                Ok(()) => Ok(Change::RuleAdded(rule)),
+                Err(e) => Err(Error::refused(format!("add rule {rule}"), e)),
+            });
+        }
+        for listed in difference.delete {
+            let rule = rules::describe(&listed);
+            let step = rules::delete(&mut self.rtnl, &listed).await;
+            outcome.note(match step {
+                Ok(()) => Ok(Change::RuleDeleted(rule)),
+                Err(e) => Err(Error::refused(format!("delete rule {rule}"), e)),
+            });
+        }
+    }
+
+    /// Makes our routes in the WANs' tables exactly `wanted`.
+    async fn fill_tables(&mut self, wanted: Vec<(WanMark, Via)>, outcome: &mut Outcome) {
+        let mut standing: BTreeMap<TableId, Vec<RouteMessage>> = BTreeMap::new();
+        for table in self.setup.uplinks.iter().map(|uplink| uplink.mark.table()) {
+            match routes::defaults(table) {
+                Ok(routes) => drop(standing.insert(table, routes)),
+                Err(e) => outcome.failures.push(Error::refused(format!("list table {table}"), e)),
+            }
+        }
+        let mut ours: Vec<_> = standing.values().flatten().filter(|m| routes::is_ours(m)).cloned().collect();
+        if !self.swept {
+            match routes::ours(&mut self.rtnl).await {
+                Ok(all) => {
+                    ours.extend(all.into_iter().filter(|m| !standing.contains_key(&routes::table(m))));
+                    self.swept = true;
+                }
+                Err(e) => outcome.failures.push(Error::refused("list our routes", e)),
+            }
+        }
+
+        let mut kept: Vec<RouteMessage> = Vec::new();
+        for (wan, via) in wanted {
+            let Some(routes) = standing.get(&via.table) else { continue };
+            match routes.iter().find(|m| routes::metric(m) == 0) {
+                Some(first) if via.is(first) => kept.push(first.clone()),
+                _ => {
+                    // Ours behind somebody else's is asked second: it has to be added anew, before that one.
+                    for hidden in ours.iter().filter(|m| via.is(m)) {
+                        self.delete_route(hidden, outcome).await;
+                        kept.push(hidden.clone());
+                    }
+                    let step = routes::prepend(&mut self.rtnl, &via).await;
+                    outcome.note(match step {
+                        Ok(()) => Ok(Change::RouteAdded(wan, via)),
+                        Err(e) => Err(self.route_refused(wan, &via, e).await),
+                    });
+                }
+            }
+        }
+        let in_wan_table =
+            |m: &RouteMessage| u8::try_from(routes::table(m).0).ok().and_then(WanMark::new).is_some();
+        for stale in ours.iter().filter(|m| in_wan_table(m) && !kept.contains(m)) {
+            self.delete_route(stale, outcome).await;
+        }
+    }
+
+    async fn delete_route(&mut self, listed: &RouteMessage, outcome: &mut Outcome) {
+        let route = routes::describe(listed);
+        let step = routes::delete(&mut self.rtnl, listed).await;
+        outcome.note(match step {
+            Ok(()) => Ok(Change::RouteDeleted(route)),
+            Err(e) => Err(Error::refused(format!("delete route {route}"), e)),
+        });
+    }
+
+    /// Brings the main table's default route to `via`.
+    async fn set_default(&mut self, wan: WanMark, via: &Via, outcome: &mut Outcome) {
+        let standing = match routes::defaults(TableId::MAIN) {
+            Ok(standing) => standing,
+            Err(e) => return outcome.failures.push(Error::refused("list the main table", e)),
+        };
+        let original = self.undo.journal().default_route.clone();
+        let decision = decide(&standing, via, original.as_ref().map(|original| &original.0));
+        match decision.action {
+            Action::Leave => {
+                if decision.forget {
+                    self.remember(None, outcome);
+                }
+            }
+            Action::Write { over } => {
+                if let Some(over) = &over
+                    && !self.remember(Some(over.clone()), outcome)
+                {
+                    return;
+                }
+                let step = routes::replace(&mut self.rtnl, via.message()).await;
+                outcome.note(match step {
+                    Ok(()) => {
+                        let over = over.as_ref().map(routes::describe);
+                        Ok(Change::DefaultWritten { wan, via: *via, over })
+                    }
+                    Err(e) => Err(self.route_refused(wan, via, e).await),
+                });
+            }
+            Action::Restore => {
+                if let Some(Original(original)) = original {
+                    self.restore_default(original, outcome).await;
+                }
+            }
+            Action::Withdraw(ours) => self.delete_route(&ours, outcome).await,
+        }
+        for stale in &decision.stale {
+            self.delete_route(stale, outcome).await;
+        }
+    }
+
+    async fn restore_default(&mut self, original: RouteMessage, outcome: &mut Outcome) {
+        let route = routes::describe(&original);
+        match routes::replace(&mut self.rtnl, routes::writable(original)).await {
+            Ok(()) => outcome.done.push(Change::DefaultRestored(route)),
+            Err(e) => outcome.failures.push(Error::refused(format!("restore route {route}"), e)),
+        }
+        // Also where it failed: what the kernel refuses now (its interface or its address is gone), it would have
+        // taken away by itself. Ours is written on the next call.
+        self.remember(None, outcome);
+    }
+
+    /// Whether the journal says so now.
+    fn remember(&mut self, original: Option<RouteMessage>, outcome: &mut Outcome) -> bool {
+        match self.undo.update(|journal| journal.default_route = original.map(Original)) {
+            Ok(()) => true,
+            Err(error) => {
+                outcome.failures.push(error);
+                false
+            }
+        }
+    }
+
+    /// The main table's default route at stop.
+    async fn leave_default(&mut self, final_default: Option<WanMark>, outcome: &mut Outcome) {
+        let wanted = final_default.and_then(|wan| {
+            let uplink = self.setup.uplink(wan)?;
+            let index = nix::net::if_::if_nametoindex(uplink.iface.as_str()).ok()?;
+            Some((wan, uplink.via(TableId::MAIN, IfIndex(index))))
+        });
+        if let Some(Original(original)) = self.undo.journal().default_route.clone()
+            && comes_back(&original, wanted.as_ref().map(|(_, via)| via))
+        {
+            let standing = match routes::defaults(TableId::MAIN) {
+                Ok(standing) => standing,
+                Err(e) => return outcome.failures.push(Error::refused("list the main table", e)),
+            };
+            // Only over ours, or over nothing: somebody else's newer route stays.
+            let first = standing.iter().find(|m| routes::metric(m) == 0);
+            if first.is_none_or(routes::is_ours) {
+                return self.restore_default(original, outcome).await;
+            }
+        }
+        if let Some((wan, via)) = wanted {
+            self.set_default(wan, &via, outcome).await;
+        }
+    }
+
+    /// Says what the kernel's answer to a route means. Its error numbers hardly tell (a route through an interface that
+    /// is down, without its address or without a way to the gateway is `ENETUNREACH` all the same), so look.
+    async fn route_refused(&mut self, wan: WanMark, via: &Via, error: io::Error) -> Error {
+        let refused = |error| Error::refused(format!("add {via}"), error);
+        let (Some(uplink), Ok(interfaces)) =
+            (self.setup.uplink(wan), snapshot::interfaces(&mut self.rtnl).await)
+        else {
+            return refused(error);
+        };
+        let iface = uplink.iface.clone();
+        match interfaces.iter().find(|interface| interface.index == via.oif) {
+            Some(interface) if interface.up => {
+                if !interface.addresses.iter().any(|(ip, _)| *ip == via.source) {
+                    Error::NoAddress { wan, ip: via.source, iface }
+                } else if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) {
+                    Error::GatewayUnreachable { wan, gateway: via.gateway, iface }
+                } else {
+                    refused(error)
+                }
+            }
+            _ => Error::InterfaceDown { wan, iface },
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! From configuration to the policy the programs run, and what it means.
+//!
+//! [`decide`] says what a packet's WAN is, filter by filter, as BEHAVIOUR has it. [`Compiled`] says the
+//! same in the shape the programs need: it must never differ, and a property test says so.
+
+mod compiled;
+mod decide;
+mod ports;
+mod prefixes;
+mod selector;
+mod tuple;
+mod vectors;
+
+#[cfg(test)]
+mod tests;
+
+pub use compiled::{Compiled, CompiledFilter, TooManyFilters, forwarding_filters};
+pub use decide::decide;
+pub use ports::Ports;
+pub use prefixes::Prefixes;
+pub use selector::matches;
+pub use tuple::Tuple;
+pub use vectors::FilterSet;

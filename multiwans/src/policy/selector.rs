@@ -1,0 +1,35 @@
+//! What a filter means, said as plainly as possible: one packet, one filter, yes or no.
+//!
+//! The compiled policy must always agree with this; tests hold them against each other.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::Tuple;
+use crate::config::{Filter, PortRange};
+
+/// Whether a filter matches a packet. A filter without `dst` matches any destination outside
+/// `localnets`.
+pub fn matches(filter: &Filter, localnets: &[Ipv4Net], packet: &Tuple) -> bool {
+    let protocol = filter.protocol.number().is_none_or(|number| number == packet.protocol);
+    let source = filter.src.is_empty() || within(&filter.src, packet.source);
+    let destination = if filter.dst.is_empty() {
+        !within(localnets, packet.destination)
+    } else {
+        within(&filter.dst, packet.destination)
+    };
+    protocol
+        && source
+        && destination
+        && in_ranges(&filter.sports, packet.source_port)
+        && in_ranges(&filter.dports, packet.destination_port)
+}
+
+fn within(nets: &[Ipv4Net], address: Ipv4Addr) -> bool {
+    nets.iter().any(|net| net.contains(&address))
+}
+
+fn in_ranges(ranges: &[PortRange], port: u16) -> bool {
+    ranges.is_empty() || ranges.iter().any(|range| (range.first..=range.last).contains(&port))
+}

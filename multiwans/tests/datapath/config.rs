@@ -1,0 +1,128 @@
+//! Configurations and a loaded data path to run packets through.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use multiwans::config::{
+    Alerts, Chain, Company, Config, Daemon, Dns, Filter, Ping, PortRange, Probe, Protocol, Wan,
+};
+use multiwans::datapath::{Datapath, LoadOptions, Program};
+use multiwans::engine::command::Steering;
+use multiwans::policy::Compiled;
+use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
+use multiwans_common::Reason;
+
+use crate::frame::{CONTEXT_LEN, Context};
+
+/// Verdict of all programs: `TC_ACT_UNSPEC`.
+const UNSPEC: u32 = u32::MAX;
+
+pub(crate) fn mark(number: u8) -> WanMark {
+    WanMark::new(number).unwrap()
+}
+
+pub(crate) fn filter(protocol: Protocol) -> Filter {
+    Filter {
+        description: "filter".into(),
+        note: None,
+        chain: Chain::Prerouting,
+        protocol,
+        src: Vec::new(),
+        dst: Vec::new(),
+        sports: Vec::new(),
+        dports: Vec::new(),
+    }
+}
+
+pub(crate) fn port(number: u16) -> PortRange {
+    PortRange { first: number, last: number }
+}
+
+/// WANs 1, 2, … with these filters, in this order.
+pub(crate) fn config(mask: MarkMask, localnets: &[&str], filters: Vec<Vec<Filter>>) -> Config {
+    let wans = (1u8..)
+        .zip(filters)
+        .map(|(number, filters)| Wan {
+            description: format!("WAN{number}"),
+            note: None,
+            mark: mark(number),
+            fwmark: mask.encode(mark(number)).unwrap(),
+            order_failover: Some(number),
+            iface: IfName::new(&format!("eth{number}")).unwrap(),
+            ip: Ipv4Addr::new(10, 0, number, 2),
+            prefix_len: 24,
+            gateway: Ipv4Addr::new(10, 0, number, 1),
+            dns: Vec::new(),
+            targets: Vec::new(),
+            filters,
+        })
+        .collect();
+    Config {
+        company: Company::default(),
+        daemon: Daemon {
+            run_interval: Duration::from_secs(20),
+            status_file: PathBuf::from("/nonexistent"),
+            control_socket: PathBuf::from("/nonexistent"),
+            mark_mask: mask,
+            rule_priority: 30_000,
+        },
+        alerts: Alerts { max: 2, interval: Duration::from_secs(1800) },
+        ping: Ping { count: 1, timeout: Duration::from_secs(3), targets: Vec::new() },
+        probe: Probe { interval: Duration::from_secs(1) },
+        dns: Dns { retry: 1, timeout: Duration::from_secs(2), servers: Vec::new() },
+        localnets: localnets.iter().map(|net| net.parse().unwrap()).collect(),
+        email: None,
+        wans,
+    }
+}
+
+/// A loaded data path.
+pub(crate) struct Kernel {
+    pub(crate) datapath: Datapath,
+}
+
+/// What a packet came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) mark: u32,
+    pub(crate) reason: Reason,
+}
+
+impl Kernel {
+    pub(crate) fn load(config: &Config) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests load programs into the kernel: run them as root"
+        );
+        assert!(Datapath::is_built_in(), "no eBPF object: run `cargo xtask build-ebpf` first");
+        let policy = Compiled::new(config).unwrap();
+        let datapath = Datapath::load(config, &policy, LoadOptions::default()).unwrap();
+        Self { datapath }
+    }
+
+    /// Interface of WAN k: 100 + k. None exists; only learn compares them.
+    pub(crate) fn steer(&mut self, default: Option<u8>, usable: &[u8]) {
+        let usable: BTreeMap<WanMark, IfIndex> =
+            usable.iter().map(|number| (mark(*number), IfIndex(100 + u32::from(*number)))).collect();
+        self.datapath.steer(&Steering { default: default.map(mark), usable }).unwrap();
+    }
+
+    pub(crate) fn run(&mut self, program: Program, frame: &[u8], context: Context) -> Verdict {
+        let before = self.datapath.reasons().unwrap();
+        let mut out = [0; CONTEXT_LEN];
+        let verdict = self.datapath.test_run(program, frame, &context.bytes(), &mut out).unwrap();
+        assert_eq!(verdict, UNSPEC, "others' programs must still run");
+        let after = self.datapath.reasons().unwrap();
+        let counted: Vec<Reason> = before
+            .iter()
+            .zip(&after)
+            .flat_map(|((reason, before), (_, after))| {
+                std::iter::repeat_n(*reason, (after - before) as usize)
+            })
+            .collect();
+        assert_eq!(counted.len(), 1, "each packet is counted once: {counted:?}");
+        Verdict { mark: Context::mark_of(&out), reason: counted[0] }
+    }
+}

@@ -224,10 +224,28 @@ impl Drop for Daemon<'_> {
 /// Runs the binary in the router to its end: `check`, or a `run` that is to be refused.
 ///
 /// # Errors
-/// When the binary cannot be run.
+/// When the binary cannot be run, or goes on running.
 pub fn run_to_end(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    let output = command(lab)?.args(arguments).stdin(Stdio::null()).output();
-    output.with_context(|| format!("cannot run multiwans {arguments:?}"))
+    let mut command = command(lab)?;
+    end_of(command.args(arguments)).with_context(|| format!("multiwans {arguments:?}"))
+}
+
+/// Runs a command that is to end by itself, and soon.
+///
+/// # Errors
+/// When it cannot be run, or goes on running; it is killed then.
+pub fn end_of(command: &mut Command) -> Result<Output> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // What it says fits into a pipe, so it need not be read meanwhile.
+    let ended = wait_for("its end", START_TIME, || child.try_wait().transpose());
+    if ended.is_err() {
+        child.kill()?;
+    }
+    let output = child.wait_with_output()?;
+    match ended {
+        Ok(status) => status.map(|_| output).map_err(Into::into),
+        Err(error) => Err(error.context(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
 }
 
 /// A command of the binary, in the router's network and with the router's files.

@@ -1,7 +1,7 @@
 //! What is refused: one clear reason, exit code 1, and nothing started.
 
 use anyhow::{Context, Result};
-use multiwans_tests::daemon::{binary, command, run_to_end};
+use multiwans_tests::daemon::{binary, end_of, run_to_end};
 use multiwans_tests::topology::{INTERNET, wan_ip};
 use multiwans_tests::{Config, Daemon, Lab, Ns, Residue};
 use std::fs;
@@ -57,7 +57,7 @@ fn an_ordinary_user_is_refused() -> Result<()> {
             Ok(())
         });
     }
-    let output = refused.args(["run", "-c", "/run/config.yaml"]).output().context("cannot run the copy")?;
+    let output = end_of(refused.args(["run", "-c", "/run/config.yaml"]))?;
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("root"), "{}", said(&output));
     before.check_same(&Residue::take(&lab)?)
@@ -119,7 +119,7 @@ fn every_problem_is_reported_in_one_run() -> Result<()> {
 fn a_good_configuration_passes_the_check() -> Result<()> {
     let lab = Lab::builder().build()?;
     fs::write(lab.router_files().run().join("config-good.yaml"), Config::of(&lab).to_string())?;
-    let output = command(&lab)?.args(["check", "-c", "/run/config-good.yaml"]).output()?;
+    let output = run_to_end(&lab, &["check", "-c", "/run/config-good.yaml"])?;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     for word in ["WAN1", "WAN2", "eth1", "eth2"] {
         assert!(said(&output).contains(word), "no {word} in the summary: {}", said(&output));

@@ -148,9 +148,28 @@ fn reply(request: &Seen, source: Ipv4Addr, change: impl FnOnce(&mut [u8])) -> Ve
     packet
 }
 
-/// Lets the prober send its first round.
-async fn sent() {
-    tokio::time::sleep(ms(20)).await;
+/// The first request of a prober on this thread, which stands still whenever this does not await.
+async fn first_request(sniffer: &Socket) -> Seen {
+    let start = Instant::now();
+    loop {
+        tokio::time::sleep(ms(20)).await;
+        if let Some(seen) = request(sniffer) {
+            return seen;
+        }
+        assert!(start.elapsed() < PATIENCE, "no request");
+    }
+}
+
+/// Takes rounds until one is as wanted.
+async fn until(rx: &mut mpsc::Receiver<Round>, wanted: impl Fn(&Round) -> bool) {
+    let start = Instant::now();
+    loop {
+        let round = next(rx).await;
+        if wanted(&round) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "still {round:?}");
+    }
 }
 
 fn is_answer(round: &Round) -> bool {
@@ -174,12 +193,12 @@ fn live_targets_answer_every_round() {
             assert_eq!((round.wan, &round.binding), (wan(1), &binding));
             let Outcome::Answered { target, rtt } = round.outcome else { panic!("{round:?}") };
             assert!([LIVE, LIVE_TOO].contains(&target));
-            assert!(rtt > Duration::ZERO && rtt < ms(90), "{rtt:?}");
+            assert!(rtt > Duration::ZERO && rtt < ms(1000), "{rtt:?}");
         }
         start.elapsed()
     });
     // The first at once, then five intervals: not all at once, and not the interval after the answer.
-    assert!((ms(490)..ms(900)).contains(&took), "{took:?}");
+    assert!((ms(490)..ms(2000)).contains(&took), "{took:?}");
 }
 
 #[test]
@@ -195,7 +214,7 @@ fn silence_is_told_at_the_timeout_round_by_round() {
             assert_eq!(round.outcome, Outcome::Silent { send_error: None });
             let due = timing.timeout + timing.interval * nth;
             let at = start.elapsed();
-            assert!(at >= due - ms(5) && at < due + ms(90), "round {nth} due at {due:?} told at {at:?}");
+            assert!(at >= due - ms(5) && at < due + ms(400), "round {nth} due at {due:?} told at {at:?}");
         }
     });
 }
@@ -221,9 +240,9 @@ fn a_blackhole_is_noticed_and_its_end_too() {
         let (_prober, mut rx) = start(&binding, &[LIVE], QUICK);
         assert!(is_answer(&next(&mut rx).await));
         lab.mute(true);
-        while is_answer(&next(&mut rx).await) {}
+        until(&mut rx, |round| !is_answer(round)).await;
         lab.mute(false);
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
         // Rounds of the silent time are old news now.
         for _ in 0..5 {
             assert!(is_answer(&next(&mut rx).await));
@@ -262,8 +281,7 @@ fn forged_replies_are_not_accepted() {
     for (what, forge) in forgeries {
         let outcome = lab.probing(async || {
             let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(400) });
-            sent().await;
-            let seen = request(&sniffer).expect("no request");
+            let seen = first_request(&sniffer).await;
             send(&forge(&seen));
             next(&mut rx).await.outcome
         });
@@ -273,8 +291,7 @@ fn forged_replies_are_not_accepted() {
     // The control: with nothing wrong it is accepted.
     let outcome = lab.probing(async || {
         let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(400) });
-        sent().await;
-        let seen = request(&sniffer).expect("no request");
+        let seen = first_request(&sniffer).await;
         send(&reply(&seen, LIVE, |_| {}));
         next(&mut rx).await.outcome
     });
@@ -315,8 +332,7 @@ fn replies_to_other_programs_never_reach_the_prober() {
     let (sniffer, forger) = (lab.provider_socket(false), lab.provider_socket(true));
     let outcome = lab.probing(async || {
         let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(2000) });
-        sent().await;
-        let seen = request(&sniffer).expect("no request");
+        let seen = first_request(&sniffer).await;
         // Many times what a socket's buffer holds, and the prober is not running meanwhile.
         let foreign = reply(&seen, LIVE, |message| message[5] ^= 1);
         for _ in 0..5000 {
@@ -326,6 +342,25 @@ fn replies_to_other_programs_never_reach_the_prober() {
         next(&mut rx).await.outcome
     });
     assert!(matches!(outcome, Outcome::Answered { .. }), "{outcome:?}");
+}
+
+#[test]
+fn an_answer_that_waits_while_the_process_stands_still_counts() {
+    let lab = Lab::new();
+    lab.mute(true);
+    let binding = lab.binding();
+    let (sniffer, forger) = (lab.provider_socket(false), lab.provider_socket(true));
+    for _ in 0..3 {
+        let outcome = lab.probing(async || {
+            let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(300) });
+            let seen = first_request(&sniffer).await;
+            forger.send_to(&reply(&seen, LIVE, |_| {}), &SocketAddrV4::new(ROUTER, 0).into()).unwrap();
+            // This thread is the prober's, too: when it runs again, answer and timeout are both there.
+            thread::sleep(ms(500));
+            next(&mut rx).await.outcome
+        });
+        assert!(matches!(outcome, Outcome::Answered { .. }), "{outcome:?}");
+    }
 }
 
 #[test]
@@ -351,7 +386,7 @@ fn a_stalled_process_neither_blames_the_link_nor_catches_up() {
     });
     // One at the start, about 1 + 1 around each stall, about 4 at the end; caught up it would be 38.
     let sent = requests(&sniffer).len();
-    assert!((8..=16).contains(&sent), "{sent} requests");
+    assert!((6..=18).contains(&sent), "{sent} requests");
 }
 
 #[test]
@@ -362,10 +397,10 @@ fn an_interface_down_is_silence_with_the_reason_and_ends_when_it_is_up() {
         let (_prober, mut rx) = start(&binding, &[LIVE], QUICK);
         assert!(is_answer(&next(&mut rx).await));
         lab.router.ip("link set wan0 down");
-        while !is_refused(&next(&mut rx).await, "9.9.9.9 over wan0: Network is unreachable") {}
+        until(&mut rx, |round| is_refused(round, "9.9.9.9 over wan0: Network is unreachable")).await;
         lab.router.ip("link set wan0 up");
         lab.router.ip("route add default via 10.0.1.1 dev wan0");
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
     });
 }
 
@@ -379,7 +414,7 @@ fn a_firewall_that_refuses_is_silence_with_the_reason() {
         let round = next(&mut rx).await;
         assert!(is_refused(&round, "Operation not permitted"), "{round:?}");
         lab.router.command("iptables", "-F OUTPUT");
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
     });
 }
 
@@ -391,10 +426,10 @@ fn a_recreated_interface_needs_a_new_binding() {
         let (_prober, mut rx) = start(&old, &[LIVE], QUICK);
         assert!(is_answer(&next(&mut rx).await));
         lab.router.ip("link del wan0");
-        while !is_refused(&next(&mut rx).await, "Cannot assign requested address") {}
+        until(&mut rx, |round| is_refused(round, "Cannot assign requested address")).await;
         lab.connect();
         // The old binding names another interface, whatever its name is.
-        while !is_refused(&next(&mut rx).await, "No such device") {}
+        until(&mut rx, |round| is_refused(round, "No such device")).await;
         for _ in 0..5 {
             assert!(is_refused(&next(&mut rx).await, "No such device"));
         }
@@ -417,9 +452,9 @@ fn an_address_that_comes_later_is_used_once_it_is_there() {
         let round = next(&mut rx).await;
         assert!(is_refused(&round, "wan0 with address 10.0.1.77: Cannot assign"), "{round:?}");
         lab.router.ip("addr add 10.0.1.77/24 dev wan0");
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
         lab.router.ip("addr del 10.0.1.77/24 dev wan0");
-        while is_answer(&next(&mut rx).await) {}
+        until(&mut rx, |round| !is_answer(round)).await;
     });
 }
 
@@ -469,7 +504,8 @@ fn a_dropped_prober_is_silent() {
         assert!(is_answer(&next(&mut rx).await));
         drop(prober);
         // The sender goes with the task.
-        while rx.recv().await.is_some() {}
+        let gone = async { while rx.recv().await.is_some() {} };
+        tokio::time::timeout(PATIENCE, gone).await.expect("it goes on");
         let mut rest = [MaybeUninit::uninit(); 256];
         while sniffer.recv(&mut rest).is_ok() {}
         tokio::time::sleep(QUICK.interval * 3).await;

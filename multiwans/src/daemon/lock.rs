@@ -115,6 +115,7 @@ mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
 
@@ -162,6 +163,18 @@ mod tests {
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     }
 
+    #[test]
+    fn a_file_that_lost_its_name_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("netns-1.lock");
+        let file = File::create(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+        File::create(&path).unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+    }
+
     /// Takers that come and go: never two at a time, though the file is removed each time.
     #[test]
     fn there_is_one_holder_at_a_time() {
@@ -175,6 +188,8 @@ mod tests {
                         let Ok(lock) = InstanceLock::acquire_in(dir.path(), 1) else { continue };
                         assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
                         taken.fetch_add(1, Ordering::SeqCst);
+                        // Long enough for the others to meet.
+                        thread::sleep(Duration::from_micros(20));
                         holders.fetch_sub(1, Ordering::SeqCst);
                         drop(lock);
                     }

@@ -29,7 +29,9 @@ impl EchoSocket {
     pub(super) fn open(binding: &Binding, identifier: u16) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::RAW.nonblocking(), Some(Protocol::ICMPV4))?;
         socket.attach_filter(&only_replies_to(identifier))?;
-        socket.bind_device_by_index_v4(NonZeroU32::new(binding.index.0))?;
+        // No index would mean no device: the kernel numbers them from 1.
+        let index = NonZeroU32::new(binding.index.0).ok_or(io::ErrorKind::InvalidInput)?;
+        socket.bind_device_by_index_v4(Some(index))?;
         socket.bind(&SockAddr::from(SocketAddrV4::new(binding.source, 0)))?;
         // SAFETY: a `Socket` owns its descriptor and names the same one until it is dropped, and nothing
         // here takes it out of the `AsyncFd`.

@@ -1,6 +1,8 @@
 //! Network namespaces for tests, without names: they are gone, with all in them, once the last handle
 //! is. Nothing touches the namespace the tests were started in.
 
+pub(crate) mod isp;
+
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::Command;

@@ -47,7 +47,15 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When it ends, or does not get there in time.
     pub fn start(lab: &'a Lab, config: &impl Display) -> Result<Self> {
-        let mut daemon = Self::spawn(lab, config)?;
+        Self::start_at(lab, config, "debug")
+    }
+
+    /// As [`start`](Self::start), with another `--log-level` than `debug`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_at(lab: &'a Lab, config: &impl Display, log_level: &str) -> Result<Self> {
+        let mut daemon = Self::spawn_at(lab, config, log_level)?;
         daemon.wait_ready()?;
         Ok(daemon)
     }
@@ -57,6 +65,10 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When the binary is not there or cannot be run.
     pub fn spawn(lab: &'a Lab, config: &impl Display) -> Result<Self> {
+        Self::spawn_at(lab, config, "debug")
+    }
+
+    fn spawn_at(lab: &'a Lab, config: &impl Display, log_level: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let run = lab.router_files().run();
@@ -67,7 +79,7 @@ impl<'a> Daemon<'a> {
 
         let mut command = command(lab)?;
         command
-            .args(["run", "-c", &format!("/run/{config_name}"), "--log-level", "debug"])
+            .args(["run", "-c", &format!("/run/{config_name}"), "--log-level", log_level])
             .stdin(Stdio::null())
             .stdout(log_file.try_clone()?)
             .stderr(log_file)

@@ -83,9 +83,14 @@ fn an_address_lost_and_given_back_is_followed() -> Result<()> {
     let _servers = lab.serve_internet(&[443])?;
     let mut daemon = Daemon::start(&lab, &web_config(&lab))?;
     let client = lab.client(Ns::Client);
+    let lasting = || lab.client(Ns::Client).source_port(50_443).seen_by_udp(INTERNET, 443);
+    assert_eq!(lasting()?, wan_ip(1));
     lab.remove_address(1)?;
     client.wait_seen(wan_ip(2), INTERNET, 443, NOTICED)?;
     assert!(daemon.status()?.is_off(1));
+    // The flow's translation to the lost address is gone as well.
+    wait_until("the lasting flow has moved", NOTICED, || lasting().is_ok_and(|seen| seen == wan_ip(2)))?;
+    assert!(!daemon.log().contains("could not"), "nothing was tried that cannot be: {}", daemon.log());
     lab.add_address(1)?;
     client.wait_seen(wan_ip(1), INTERNET, 443, RETURNED)?;
     daemon.terminate()

@@ -61,7 +61,7 @@ pub struct Steering {
 /// What the kernel's routing is to look like.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Routes {
-    /// WANs whose interface is there and up: their table gets its default route. Rules and table names
+    /// WANs whose interface is there, up and has their address: their table gets its default route. Rules and table names
     /// are kept for every configured WAN, present or not.
     pub present: BTreeMap<WanMark, IfIndex>,
     /// Whose gateway is the main table's default route; `None`: leave the main table as it is.

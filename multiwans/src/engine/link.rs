@@ -200,9 +200,13 @@ impl Link {
         self.seen.as_ref().map(|interface| interface.index)
     }
 
-    /// Its interface's index, where that exists and is switched on: it can hold routes.
+    /// Its interface's index, where that exists, is switched on and has the link's address: the kernel
+    /// takes a route with that source only then.
     pub(super) fn routable_index(&self) -> Option<IfIndex> {
-        self.seen.as_ref().filter(|interface| interface.up).map(|interface| interface.index)
+        let own = self.requirement.address;
+        let interface = self.seen.as_ref()?;
+        let has_address = interface.addresses.iter().any(|(address, _)| *address == own);
+        (interface.up && has_address).then_some(interface.index)
     }
 
     /// Takes in the interfaces as they are. True when its own differs in anything from the last time: the

@@ -138,7 +138,10 @@ impl Model {
     }
 
     pub(super) fn routes(&self) -> Routes {
-        let up = |link: &ModelLink| link.interface.as_ref().filter(|i| i.up).map(|i| i.index);
+        let up = |link: &ModelLink| {
+            let holds = |i: &&Interface| i.up && i.addresses.iter().any(|(ip, _)| *ip == address(link.mark));
+            link.interface.as_ref().filter(holds).map(|i| i.index)
+        };
         Routes {
             present: self.links.iter().filter_map(|link| Some((link.mark(), up(link)?))).collect(),
             default: self.default,

@@ -87,7 +87,7 @@ fn an_address_lost_and_given_back_is_followed() -> Result<()> {
     assert_eq!(lasting()?, wan_ip(1));
     lab.remove_address(1)?;
     client.wait_seen(wan_ip(2), INTERNET, 443, NOTICED)?;
-    assert!(daemon.status()?.is_off(1));
+    daemon.wait_status("WAN1 off", NOTICED, |s| s.is_off(1))?;
     // The flow's translation to the lost address is gone as well.
     wait_until("the lasting flow has moved", NOTICED, || lasting().is_ok_and(|seen| seen == wan_ip(2)))?;
     assert!(!daemon.log().contains("could not"), "nothing was tried that cannot be: {}", daemon.log());

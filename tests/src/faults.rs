@@ -93,7 +93,8 @@ impl Lab {
     /// # Errors
     /// When the lab refuses.
     pub fn create_interface(&self, k: u8) -> Result<()> {
-        setup::wan_link(self, k)
+        setup::wan_link(self, k)?;
+        setup::settle(self, Ns::Isp(k))
     }
 
     /// Connects the second LAN, which [`second_lan_later`](crate::LabBuilder::second_lan_later) left out.
@@ -101,7 +102,9 @@ impl Lab {
     /// # Errors
     /// When it is connected already.
     pub fn connect_second_lan(&self) -> Result<()> {
-        setup::second_lan(self)
+        setup::second_lan(self)?;
+        setup::settle(self, Ns::Lan2)?;
+        setup::settle(self, Ns::Router)
     }
 
     /// The number of the WAN that the router's default route leads to; `None` without one.

@@ -41,6 +41,8 @@ pub struct TcpReport {
 /// A stream of numbered datagrams.
 #[derive(Debug)]
 pub struct UdpStream {
+    /// The address that the other end saw when it began.
+    pub seen: Ipv4Addr,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<UdpReport>>,
 }
@@ -77,19 +79,23 @@ impl Client<'_> {
         Ok(TcpSession { seen, stop, thread })
     }
 
-    /// Sends datagrams to a UDP observer without pause.
+    /// Sends datagrams to a UDP observer without pause. The first has been answered when this returns.
     ///
     /// # Errors
-    /// When there is no route.
+    /// When nothing answers in time.
     pub fn udp_stream(&self, to: Ipv4Addr, port: u16) -> Result<UdpStream> {
         let socket = self.udp(to, port)?;
+        socket.send(b"first")?;
+        let mut answer = [0; 128];
+        let length = socket.recv(&mut answer).context("a UDP stream's first answer")?;
+        let seen = parse_address(std::str::from_utf8(&answer[..length])?)?;
         socket.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let stop = Arc::clone(&stop);
-            thread::spawn(move || stream(&socket, &stop))
+            thread::spawn(move || stream(&socket, seen, &stop))
         };
-        Ok(UdpStream { stop, thread })
+        Ok(UdpStream { seen, stop, thread })
     }
 }
 
@@ -140,8 +146,8 @@ fn exchange(mut stream: &TcpStream, reader: &mut impl BufRead, stop: &AtomicBool
     Ok(report)
 }
 
-fn stream(socket: &UdpSocket, stop: &AtomicBool) -> Result<UdpReport> {
-    let (mut answered, mut seen, mut sent) = (BTreeSet::new(), Vec::new(), 0_u32);
+fn stream(socket: &UdpSocket, first_seen: Ipv4Addr, stop: &AtomicBool) -> Result<UdpReport> {
+    let (mut answered, mut seen, mut sent) = (BTreeSet::new(), vec![first_seen], 0_u32);
     while !stop.load(Ordering::Relaxed) {
         // An error here is a past datagram's (no route, refused); that one counts as lost.
         socket.send(sent.to_string().as_bytes()).ok();

@@ -5,12 +5,17 @@ use crate::topology::{
     CLIENT, CLIENT_SECOND, LAN2_HOST, LAN2_ROUTER, Ns, ROUTER, gateway, internet_addresses, internet_link,
     isp_uplink, wan_iface, wan_ip,
 };
-use anyhow::Result;
+use crate::wait::wait_until;
+use anyhow::{Context, Result};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// The index of a router link's other end. Linux delays the news of a carrier by up to a second when
 /// both ends of a veth pair have the same index, as ends in different namespaces may.
 const PEER_INDEX: u32 = 1000;
+
+/// The news of a carrier takes a second at the worst, and then a busy machine's time.
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 pub(crate) fn build(lab: &Lab, rp_filter: u8, with_second_lan: bool) -> Result<()> {
     let places: Vec<Ns> = lab.places().map(|(place, _)| place).collect();
@@ -31,7 +36,17 @@ pub(crate) fn build(lab: &Lab, rp_filter: u8, with_second_lan: bool) -> Result<(
         "ip -batch -",
         &format!("route add default via {} dev {}\n", gateway(1), wan_iface(1)),
     )?;
-    firewall(lab)
+    firewall(lab)?;
+    places.into_iter().try_for_each(|place| settle(lab, place))
+}
+
+/// Waits until the kernel has noticed every carrier of a place: a link drops packets until then, and
+/// its routes are listed as down.
+pub(crate) fn settle(lab: &Lab, place: Ns) -> Result<()> {
+    let noticed = wait_until("the carriers' notice", SETTLE_TIME, || {
+        lab.sh(place, "ip route show table all").is_ok_and(|routes| !routes.contains("linkdown"))
+    });
+    noticed.map(drop).with_context(|| format!("in {place}"))
 }
 
 /// Makes the two ends of a link between the router and an ISP, and configures the router's.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// The kernel says so at once.
 const NOTICED: Duration = Duration::from_secs(1);
+/// Nothing hangs on how soon; until then its traffic takes the default WAN.
+const STEERED: Duration = Duration::from_secs(5);
 const RETURNED: Duration = Duration::from_secs(15);
 
 fn web_config(lab: &Lab) -> Config {
@@ -20,7 +22,7 @@ fn a_lan_that_appears_later_is_steered() -> Result<()> {
     let _servers = lab.serve_internet(&[80, 443])?;
     let mut daemon = Daemon::start(&lab, &web_config(&lab))?;
     lab.connect_second_lan()?;
-    lab.client(Ns::Lan2).wait_seen(wan_ip(2), INTERNET, 80, NOTICED)?;
+    lab.client(Ns::Lan2).wait_seen(wan_ip(2), INTERNET, 80, STEERED)?;
     assert_eq!(lab.client(Ns::Lan2).seen_by_udp(INTERNET, 443)?, wan_ip(1));
 
     lab.sh(Ns::Router, "ip link del lan2")?;
@@ -85,7 +87,7 @@ fn an_address_lost_and_given_back_is_followed() -> Result<()> {
     assert_eq!(lasting()?, wan_ip(1));
     lab.remove_address(1)?;
     client.wait_seen(wan_ip(2), INTERNET, 443, NOTICED)?;
-    assert!(daemon.status()?.is_off(1));
+    daemon.wait_status("WAN1 off", NOTICED, |s| s.is_off(1))?;
     // The flow's translation to the lost address is gone as well.
     wait_until("the lasting flow has moved", NOTICED, || lasting().is_ok_and(|seen| seen == wan_ip(2)))?;
     assert!(!daemon.log().contains("could not"), "nothing was tried that cannot be: {}", daemon.log());

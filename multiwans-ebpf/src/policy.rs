@@ -14,13 +14,19 @@ const ANY_LENGTH: usize = BPF_F_INNER_MAP as usize;
 /// Addresses as the trie compares them: in the packet's byte order, most significant bit first.
 type Prefixes = LpmTrie<u32, u32, 1>;
 
+/// A value of an inner array, in an array of one: its type is then no struct. Linux before 6.2 looks for
+/// timers in structs it has type information for, and refuses to put an inner map that has none of it,
+/// like all the daemon makes, where the outer map was declared with it (`timer_off` in
+/// `bpf_map_meta_equal`, kernel/bpf/map_in_map.c). Other types are not looked into.
+type Opaque<V> = [V; 1];
+
 /// Which copy is in force. Key: 0. Value: [`PolicySlot`]. Writer: the daemon. Reader: steer.
 #[btf_map]
 static MW_SLOT: Array<PolicySlot, 1> = Array::new();
 
 /// The fixed part. Outer key: the copy. Inner: one [`PolicyHead`], 1 048 bytes.
 #[btf_map]
-static MW_HEAD: ArrayOfMaps<Array<PolicyHead, 1>, 2> = ArrayOfMaps::new();
+static MW_HEAD: ArrayOfMaps<Array<Opaque<PolicyHead>, 1>, 2> = ArrayOfMaps::new();
 
 /// Source prefixes. Inner key: prefix length and address; inner value: class. About 40 bytes a prefix.
 #[btf_map]
@@ -32,15 +38,15 @@ static MW_DESTINATIONS: ArrayOfMaps<Prefixes, 2> = ArrayOfMaps::new();
 
 /// Port classes. Inner key: port in host byte order; inner value: [`PortClasses`]. 512 KiB.
 #[btf_map]
-static MW_PORTS: ArrayOfMaps<Array<PortClasses, 65_536>, 2> = ArrayOfMaps::new();
+static MW_PORTS: ArrayOfMaps<Array<Opaque<PortClasses>, 65_536>, 2> = ArrayOfMaps::new();
 
 /// Bit vectors. Inner key: class; inner value: [`Vector`], 512 bytes each.
 #[btf_map]
-static MW_VECTORS: ArrayOfMaps<Array<Vector, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
+static MW_VECTORS: ArrayOfMaps<Array<Opaque<Vector>, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
 
 /// Filters. Inner key: the filter's number; inner value: [`FilterEntry`].
 #[btf_map]
-static MW_FILTERS: ArrayOfMaps<Array<FilterEntry, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
+static MW_FILTERS: ArrayOfMaps<Array<Opaque<FilterEntry>, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
 
 /// One copy of the policy, for the time of one packet.
 #[derive(Clone, Copy)]
@@ -62,7 +68,8 @@ impl Policy {
     /// Its fixed part; `None` before the daemon filled it.
     #[inline(always)]
     pub fn head(&self) -> Option<&PolicyHead> {
-        MW_HEAD.get_value(self.slot, &0)
+        let [head] = MW_HEAD.get_value(self.slot, &0)?;
+        Some(head)
     }
 
     /// Class of a source address (network byte order).
@@ -103,18 +110,21 @@ impl Policy {
 
     #[inline(always)]
     fn port(&self, port: u16) -> Option<&PortClasses> {
-        MW_PORTS.get_value(self.slot, &(u16::from_be(port) as u32))
+        let [classes] = MW_PORTS.get_value(self.slot, &(u16::from_be(port) as u32))?;
+        Some(classes)
     }
 
     /// A class's vector.
     #[inline(always)]
     pub fn vector(&self, class: u32) -> Option<&Vector> {
-        MW_VECTORS.get_value(self.slot, &class)
+        let [vector] = MW_VECTORS.get_value(self.slot, &class)?;
+        Some(vector)
     }
 
     /// A filter.
     #[inline(always)]
     pub fn filter(&self, number: u32) -> Option<&FilterEntry> {
-        MW_FILTERS.get_value(self.slot, &number)
+        let [filter] = MW_FILTERS.get_value(self.slot, &number)?;
+        Some(filter)
     }
 }

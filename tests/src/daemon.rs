@@ -23,6 +23,10 @@ use std::time::Duration;
 /// Names another binary than the one built beside the tests.
 const BINARY_VARIABLE: &str = "MULTIWANS_BIN";
 
+/// Makes starts and stops be waited for this many times as long, for an emulated machine, whose kernel
+/// needs that for verifying the packet programs alone. What the tests are about takes no longer.
+const PATIENCE_VARIABLE: &str = "MULTIWANS_TEST_PATIENCE";
+
 /// From start to every link's first verdict: a probe's timeout (1 s) where one is down, and a debug
 /// build's slow verification of the packet programs on two busy cores.
 const START_TIME: Duration = Duration::from_secs(15);
@@ -94,7 +98,7 @@ impl<'a> Daemon<'a> {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let ready = wait_for("every link's first verdict", START_TIME, || {
+        let ready = wait_for("every link's first verdict", patient(START_TIME), || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Some(Err(status));
             }
@@ -175,7 +179,7 @@ impl<'a> Daemon<'a> {
     /// When it does not end in time, or not with success.
     pub fn stop(&mut self, signal: Signal) -> Result<()> {
         self.signal(signal)?;
-        let status = self.wait(STOP_TIME)?;
+        let status = self.wait(patient(STOP_TIME))?;
         if !status.success() {
             bail!("the daemon stopped by {signal} with {status}\n{}", self.log());
         }
@@ -258,6 +262,11 @@ pub fn command(lab: &Lab) -> Result<Command> {
     lab.router_files().show_on_exec(&mut command)?;
     lab.namespace(Ns::Router).enter_on_exec(&mut command);
     Ok(command)
+}
+
+fn patient(deadline: Duration) -> Duration {
+    let times = env::var(PATIENCE_VARIABLE).ok().and_then(|times| times.parse().ok());
+    deadline * times.unwrap_or(1)
 }
 
 static BINARY: OnceLock<PathBuf> = OnceLock::new();

@@ -1,7 +1,8 @@
 //! Attaching programs to interfaces and taking them off again.
 //!
 //! With TCX (Linux 6.6) a link is a file descriptor: it goes when the daemon goes, however that happens.
-//! With `clsact` a filter stays by itself; what a killed daemon left is found by the program's name.
+//! With `clsact` a filter stays by itself; what a killed daemon left is found by the program's name, on
+//! every interface: the new daemon may have no use for some of them.
 //! Programs and filters of others on the interface are never touched, and since all ours return
 //! `TC_ACT_UNSPEC` they still run.
 
@@ -27,10 +28,6 @@ pub(super) const LEARN: &str = "multiwans_learn";
 /// All of them.
 pub(super) const PROGRAMS: [&str; 3] = [STEER, WAN, LEARN];
 
-/// Priority of our filters where there is no TCX: early, so that a filter of others that ends the search
-/// does not hide the packet from us.
-const CLSACT_PRIORITY: u16 = 1;
-
 /// How the kernel takes programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attachment {
@@ -42,6 +39,7 @@ pub enum Attachment {
 
 /// One interface with our programs on it.
 struct Attached {
+    index: IfIndex,
     name: IfName,
     role: Role,
     links: Vec<(&'static str, SchedClassifierLinkId)>,
@@ -53,12 +51,15 @@ struct Attached {
 pub(super) struct Interfaces {
     attachment: Attachment,
     attached: BTreeMap<IfIndex, Attached>,
+    /// What a killed daemon left was removed, or cannot be there.
+    swept: bool,
 }
 
 impl Interfaces {
     /// None yet.
     pub(super) fn new(attachment: Attachment) -> Self {
-        Self { attachment, attached: BTreeMap::new() }
+        let swept = attachment == Attachment::Tcx;
+        Self { attachment, attached: BTreeMap::new(), swept }
     }
 
     /// How they are attached.
@@ -74,6 +75,10 @@ impl Interfaces {
         wanted: &BTreeMap<IfIndex, (IfName, Role)>,
     ) -> Vec<DatapathError> {
         let mut errors = Vec::new();
+        if !self.swept {
+            self.swept = true;
+            errors.extend(clsact::sweep(&PROGRAMS).map_err(DatapathError::Sweep).err());
+        }
         let stale: Vec<IfIndex> = self
             .attached
             .iter()
@@ -84,7 +89,7 @@ impl Interfaces {
             .collect();
         for index in stale {
             if let Some(attached) = self.attached.remove(&index) {
-                self.detach(ebpf, attached, !wanted.contains_key(&index), &mut errors);
+                self.detach(ebpf, attached, &mut errors);
             }
         }
         for (index, (name, role)) in wanted {
@@ -93,7 +98,7 @@ impl Interfaces {
                 attached.name = name.clone(); // an interface may be renamed
                 continue;
             }
-            match self.attach(ebpf, name, *role) {
+            match self.attach(ebpf, *index, name, *role) {
                 Ok(attached) => {
                     self.attached.insert(*index, attached);
                 }
@@ -108,36 +113,51 @@ impl Interfaces {
         self.apply(ebpf, &BTreeMap::new())
     }
 
-    fn attach(&self, ebpf: &mut Ebpf, name: &IfName, role: Role) -> Result<Attached, DatapathError> {
-        let added_clsact = self.attachment == Attachment::Clsact && prepare_clsact(name)?;
-        let mut links = Vec::new();
+    fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        index: IfIndex,
+        name: &IfName,
+        role: Role,
+    ) -> Result<Attached, DatapathError> {
+        let added_clsact = self.attachment == Attachment::Clsact && prepare_clsact(index, name, role)?;
+        let mut attached = Attached { index, name: name.clone(), role, links: Vec::new(), added_clsact };
         for &(program, direction) in programs_of(role) {
-            let options = match self.attachment {
-                Attachment::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-                Attachment::Clsact => TcAttachOptions::Netlink(NlOptions {
-                    priority: CLSACT_PRIORITY,
-                    handle: TcHandle::AUTO_ASSIGN,
-                    classid: None,
-                }),
-            };
-            let link = classifier(ebpf, program)?
-                .attach_with_options(name.as_str(), direction, options)
-                .map_err(|source| DatapathError::Attach { program, iface: name.clone(), source });
-            match link {
-                Ok(link) => links.push((program, link)),
+            match self.attach_program(ebpf, &attached, program, direction) {
+                Ok(link) => attached.links.push((program, link)),
                 Err(error) => {
-                    let half = Attached { name: name.clone(), role, links, added_clsact };
                     // The first error says what is wrong; those of undoing it would only follow from it.
-                    self.detach(ebpf, half, false, &mut Vec::new());
+                    self.detach(ebpf, attached, &mut Vec::new());
                     return Err(error);
                 }
             }
         }
-        Ok(Attached { name: name.clone(), role, links, added_clsact })
+        Ok(attached)
     }
 
-    /// `gone`: the interface may not exist any more, and its programs with it.
-    fn detach(&self, ebpf: &mut Ebpf, attached: Attached, gone: bool, errors: &mut Vec<DatapathError>) {
+    fn attach_program(
+        &self,
+        ebpf: &mut Ebpf,
+        to: &Attached,
+        program: &'static str,
+        direction: TcAttachType,
+    ) -> Result<SchedClassifierLinkId, DatapathError> {
+        let options = match self.attachment {
+            Attachment::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
+            Attachment::Clsact => TcAttachOptions::Netlink(NlOptions {
+                // Early, so that a filter of others that ends the search does not hide the packet from us.
+                priority: clsact::free_priority(to.index, direction)
+                    .map_err(|source| DatapathError::clsact(&to.name, source))?,
+                handle: TcHandle::AUTO_ASSIGN,
+                classid: None,
+            }),
+        };
+        classifier(ebpf, program)?
+            .attach_with_options(to.name.as_str(), direction, options)
+            .map_err(|source| DatapathError::Attach { program, iface: to.name.clone(), source })
+    }
+
+    fn detach(&self, ebpf: &mut Ebpf, attached: Attached, errors: &mut Vec<DatapathError>) {
         for (program, link) in attached.links {
             let result = classifier(ebpf, program).and_then(|classifier| {
                 classifier.detach(link).map_err(|source| DatapathError::Attach {
@@ -147,15 +167,16 @@ impl Interfaces {
                 })
             });
             match result {
-                Err(DatapathError::Attach { source, .. }) if gone && is_no_such_device(&source) => {}
+                // The interface has gone, and its programs with it, or somebody else removed them.
+                Err(DatapathError::Attach { source, .. }) if is_gone(&source) => {}
                 Err(error) => errors.push(error),
                 Ok(()) => {}
             }
         }
         if attached.added_clsact
-            && let Err(source) = clsact::remove_if_unused(&attached.name)
+            && let Err(source) = clsact::remove_if_unused(attached.index)
         {
-            errors.push(DatapathError::Clsact { iface: attached.name, source: source.into() });
+            errors.push(DatapathError::clsact(&attached.name, source));
         }
     }
 }
@@ -193,21 +214,18 @@ pub(super) fn supported_attachment() -> Attachment {
     }
 }
 
-/// Adds the qdisc if it is not there and removes what a killed daemon left on it. Returns whether the
-/// qdisc is ours to remove: added now, or by the daemon whose programs were found.
-fn prepare_clsact(name: &IfName) -> Result<bool, DatapathError> {
-    let mut leftovers = false;
-    for program in PROGRAMS {
-        for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-            // An error says that there is none, or no qdisc, which is added next.
-            leftovers |= tc::qdisc_detach_program(name.as_str(), direction, program).is_ok();
-        }
-    }
+/// Adds the qdisc if it is not there. Returns whether it is ours to remove.
+fn prepare_clsact(index: IfIndex, name: &IfName, role: Role) -> Result<bool, DatapathError> {
     match tc::qdisc_add_clsact(name.as_str()) {
-        Ok(()) => Ok(true),
-        Err(error) if is_already_there(&error) => Ok(leftovers),
-        Err(source) => Err(DatapathError::Clsact { iface: name.clone(), source: source.into() }),
+        Ok(()) => return Ok(true),
+        Err(error) if is_already_there(&error) => {}
+        Err(source) => return Err(DatapathError::clsact(name, source)),
     }
+    let needs_egress = programs_of(role).iter().any(|(_, direction)| *direction == TcAttachType::Egress);
+    if needs_egress && clsact::is_ingress_only(index).map_err(|e| DatapathError::clsact(name, e))? {
+        return Err(DatapathError::IngressQdisc { iface: name.clone() });
+    }
+    Ok(false)
 }
 
 fn is_already_there(error: &tc::TcError) -> bool {
@@ -219,7 +237,7 @@ fn is_already_there(error: &tc::TcError) -> bool {
     }
 }
 
-fn is_no_such_device(error: &ProgramError) -> bool {
+fn is_gone(error: &ProgramError) -> bool {
     let code = match error {
         ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
         ProgramError::NetlinkError(error) => error.raw_os_error(),

@@ -43,6 +43,19 @@ pub enum DatapathError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Other software has put the one-directional `ingress` qdisc where we need `clsact`, and there is no
+    /// TCX to do without both.
+    #[error(
+        "the ingress qdisc of {iface} must be clsact: it cannot filter what goes out, and kernels before 6.6 \
+         have no other way (clsact takes the same filters)"
+    )]
+    IngressQdisc {
+        /// Whose.
+        iface: IfName,
+    },
+    /// What a killed daemon left could not be removed everywhere.
+    #[error("filters that a killed daemon left cannot be removed: {0}")]
+    Sweep(#[source] std::io::Error),
     /// The object lacks a map or program that this daemon knows: they were not built together.
     #[error("the data path has no {0}: daemon and data path are not of the same build")]
     Missing(&'static str),
@@ -61,6 +74,14 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
+    /// A failure about an interface's `clsact`.
+    pub(super) fn clsact(
+        iface: &IfName,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Clsact { iface: iface.clone(), source: source.into() }
+    }
+
     /// For `map_err` at a map's operation.
     pub(super) fn map(map: &'static str) -> impl Fn(MapError) -> Self {
         move |source| Self::Map { map, source }

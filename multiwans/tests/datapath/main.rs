@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 #![allow(clippy::cast_possible_truncation, reason = "counts of single packets")]
 
+mod attach;
 mod config;
 mod frame;
 mod random;
+#[path = "../support/mod.rs"]
+mod support;
 mod table;

@@ -45,10 +45,11 @@ impl Netns {
         self.command("ip", args);
     }
 
-    /// `PROGRAM ARGS` inside it; must succeed.
-    pub(crate) fn command(&self, program: &str, args: &str) {
+    /// `PROGRAM ARGS` inside it; must succeed. Returns what it printed.
+    pub(crate) fn command(&self, program: &str, args: &str) -> String {
         let output = self.run(|| Command::new(program).args(args.split_whitespace()).output().unwrap());
         assert!(output.status.success(), "{program} {args}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Writes below `/proc/sys/net`, which shows the writer's namespace.

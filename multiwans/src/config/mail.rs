@@ -1,17 +1,23 @@
 //! The `email` section.
 
-use super::model::Email;
+use super::model::{Email, Login, MailTls, PasswordSource};
 use super::net::is_host_name;
 use super::problem::Report;
-use super::scalar::{Rule, free_text, integer};
+use super::scalar::{Rule, file_path, free_text, integer};
+use super::secret::Secret;
 use super::section::{Found, Section};
 
-const KEYS: &[&str] = &["from", "to", "host", "port", "username", "password"];
+const KEYS: &[&str] = &["from", "to", "host", "port", "tls", "caFile", "username", "password", "passwordFile"];
 
 /// Who gets the mail of a router nobody configured for mail.
 const DEFAULT_USER: &str = "root";
 const DEFAULT_HOST: &str = "localhost";
 const DEFAULT_PORT: u16 = 25;
+
+/// Submission over implicit TLS (RFC 8314 §3.3).
+const SUBMISSIONS_PORT: u16 = 465;
+/// Submission with STARTTLS (RFC 6409).
+const SUBMISSION_PORT: u16 = 587;
 
 /// Limit of the part before the `@` (RFC 5321 §4.5.3.1.1).
 const MAX_LOCAL_PART: usize = 64;
@@ -24,11 +30,14 @@ const ADDRESS_RULE: &str = "a mail address or the name of a local user";
 pub(super) fn read(root: &Section<'_>, report: &mut Report) -> Option<Email> {
     root.find("email")?;
     let email = root.section("email", KEYS, report);
+    let port = email.with_default("port", integer(1..=u16::MAX), DEFAULT_PORT, report);
     Some(Email {
         from: email.with_default("from", address, DEFAULT_USER.to_owned(), report),
         to: recipients(&email, report),
         host: email.with_default("host", host, DEFAULT_HOST.to_owned(), report),
-        port: email.with_default("port", integer(1..=u16::MAX), DEFAULT_PORT, report),
+        port,
+        tls: email.with_default("tls", tls, tls_of_port(port), report),
+        ca_file: email.optional("caFile", file_path, report),
         login: login(&email, report),
     })
 }
@@ -58,24 +67,53 @@ fn split(text: &str, item: &Found<'_>, recipients: &mut Vec<String>, report: &mu
     }
 }
 
-fn login(email: &Section<'_>, report: &mut Report) -> Option<(String, String)> {
+fn login(email: &Section<'_>, report: &mut Report) -> Option<Login> {
     let user = email.optional("username", non_empty, report);
     // Never through a rule: its message would show the password.
-    let password = email.find("password").and_then(|found| match found.text() {
-        Some(text) if !text.is_empty() => Some(text.to_owned()),
+    let inline = email.find("password").and_then(|found| match found.text() {
+        Some(text) if !text.is_empty() => Some(PasswordSource::Inline(Secret::new(text))),
         _ => {
             report.error(found.at, &found.path, format_args!("must be a text that is not empty"));
             None
         }
     });
+    // Nor this one: a password may have been put here by mistake.
+    let file = email.find("passwordFile").and_then(|found| match found.text().map(file_path) {
+        Some(Ok(path)) => Some(PasswordSource::File(path)),
+        _ => {
+            report.error(found.at, &found.path, format_args!("must be an absolute path to a file"));
+            None
+        }
+    });
     let given = |key| email.find(key).is_some();
-    if let Some(found) = email.find("username").filter(|_| !given("password")) {
-        report.error(found.at, &found.path, format_args!("needs a password; email.password is missing"));
+    if let Some(found) = email.find("passwordFile").filter(|_| given("password")) {
+        report.error(found.at, &found.path, format_args!("password and passwordFile must not both be given"));
     }
-    if let Some(found) = email.find("password").filter(|_| !given("username")) {
-        report.warning(found.at, &found.path, format_args!("ignored without email.username"));
+    for key in ["password", "passwordFile"] {
+        if let Some(found) = email.find(key).filter(|_| !given("username")) {
+            report.warning(found.at, &found.path, format_args!("ignored without email.username"));
+        }
     }
-    user.zip(password)
+    let password = inline.or(file).unwrap_or(PasswordSource::Credential);
+    user.map(|user| Login { user, password })
+}
+
+fn tls(text: &str) -> Rule<MailTls> {
+    match text {
+        "none" => Ok(MailTls::None),
+        "opportunistic" => Ok(MailTls::Opportunistic),
+        "starttls" => Ok(MailTls::Starttls),
+        "implicit" => Ok(MailTls::Implicit),
+        _ => Err("none, opportunistic, starttls or implicit".into()),
+    }
+}
+
+fn tls_of_port(port: u16) -> MailTls {
+    match port {
+        SUBMISSIONS_PORT => MailTls::Implicit,
+        SUBMISSION_PORT => MailTls::Starttls,
+        _ => MailTls::Opportunistic,
+    }
 }
 
 fn non_empty(text: &str) -> Rule<String> {

@@ -17,6 +17,7 @@ mod node;
 mod path;
 mod problem;
 mod scalar;
+mod secret;
 mod section;
 mod unique;
 mod wan;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use model::*;
 pub use problem::{Problem, Problems, Severity};
+pub use secret::Secret;
 
 use path::Path;
 use problem::Report;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use super::secret::Secret;
 use crate::types::{FwMark, IfName, MarkMask, WanMark};
 
 /// A whole, valid configuration. Keys and ranges: `config.example.yaml`.
@@ -107,7 +108,7 @@ pub struct Dns {
 }
 
 /// `email`.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Email {
     /// Sender.
     pub from: String,
@@ -117,21 +118,45 @@ pub struct Email {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// User and password, both or neither.
-    pub login: Option<(String, String)>,
+    /// Whether and when the connection is encrypted (new key, its default follows the port).
+    pub tls: MailTls,
+    /// `email.caFile`: certificates to trust beside the system's (new key).
+    pub ca_file: Option<PathBuf>,
+    /// How to log in; `None`: not at all.
+    pub login: Option<Login>,
 }
 
-impl std::fmt::Debug for Email {
-    /// Without the password: a configuration may be logged.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Email")
-            .field("from", &self.from)
-            .field("to", &self.to)
-            .field("host", &self.host)
-            .field("port", &self.port)
-            .field("user", &self.login.as_ref().map(|(user, _)| user))
-            .finish_non_exhaustive()
-    }
+/// `email.tls`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailTls {
+    /// Never encrypted; the login too is sent in the clear.
+    None,
+    /// Encrypted where the server offers it, whoever it is; without a login or to the loopback only.
+    Opportunistic,
+    /// Encrypted by STARTTLS and the server's certificate valid, or no mail.
+    Starttls,
+    /// Encrypted from the first byte and the server's certificate valid, or no mail.
+    Implicit,
+}
+
+/// `email.username` and where its password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// `email.username`.
+    pub user: String,
+    /// Where its password is.
+    pub password: PasswordSource,
+}
+
+/// Where the password of [`Login`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PasswordSource {
+    /// `email.password`: in the configuration itself.
+    Inline(Secret),
+    /// `email.passwordFile` (new key).
+    File(PathBuf),
+    /// Neither key is given: the systemd credential `email-password`.
+    Credential,
 }
 
 /// One enabled entry of `WANS`.

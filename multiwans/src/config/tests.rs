@@ -66,10 +66,29 @@ fn a_password_is_kept_as_it_is_written_and_never_printed() {
     let text = EXAMPLE.replace("S3nh@Al3@t0R1@", "1.10");
     let config = parse(&text, "f").unwrap().config;
     let email = config.email.as_ref().unwrap();
-    assert_eq!(email.login, Some(("email@empresa.com.br".to_owned(), "1.10".to_owned())));
+    let login = email.login.as_ref().unwrap();
+    assert_eq!(login.user, "email@empresa.com.br");
+    assert_eq!(login.password, PasswordSource::Inline(Secret::new("1.10")));
     assert!(!format!("{config:?}").contains("1.10"));
     let problems = parse(&EXAMPLE.replace("S3nh@Al3@t0R1@", "[hunter2]"), "f").unwrap_err();
     assert!(!problems.to_string().contains("hunter2"), "{problems}");
+}
+
+#[test]
+fn encryption_follows_the_port_unless_told() {
+    let tls = |extra: &str| {
+        let text = format!(
+            "ping: {{targets: [1.1.1.1]}}\nemail: {{{extra}}}\nWANS: [{{description: a, mark: 1, iface: eth0, ip: \
+             10.0.0.2, mask: 24, gateway: 10.0.0.1}}]\n"
+        );
+        parse(&text, "f").unwrap().config.email.unwrap().tls
+    };
+    assert_eq!(tls(""), MailTls::Opportunistic);
+    assert_eq!(tls("port: 2525"), MailTls::Opportunistic);
+    assert_eq!(tls("port: 465"), MailTls::Implicit);
+    assert_eq!(tls("port: 587"), MailTls::Starttls);
+    assert_eq!(tls("port: 587, tls: none"), MailTls::None);
+    assert_eq!(tls("port: 2465, tls: implicit"), MailTls::Implicit);
 }
 
 #[test]

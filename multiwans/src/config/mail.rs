@@ -7,7 +7,8 @@ use super::scalar::{Rule, file_path, free_text, integer};
 use super::secret::Secret;
 use super::section::{Found, Section};
 
-const KEYS: &[&str] = &["from", "to", "host", "port", "tls", "caFile", "username", "password", "passwordFile"];
+const KEYS: &[&str] =
+    &["from", "to", "host", "port", "tls", "caFile", "username", "password", "passwordFile"];
 
 /// Who gets the mail of a router nobody configured for mail.
 const DEFAULT_USER: &str = "root";

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub mod alerts;
 mod attach;
 pub mod command;
 pub mod event;

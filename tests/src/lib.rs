@@ -16,6 +16,7 @@ mod residue;
 pub mod router_files;
 pub mod session;
 mod setup;
+pub mod smtp;
 pub mod status;
 pub mod topology;
 pub mod wait;

@@ -27,6 +27,8 @@ pub enum Command {
     Check(Check),
     /// Show the links of the running daemon
     Status(Status),
+    /// Send a test mail and tell each step
+    MailTest(Check),
 }
 
 /// `multiwans run`.
@@ -43,7 +45,7 @@ pub struct Run {
     pub log_level: LogLevel,
 }
 
-/// `multiwans check`.
+/// `multiwans check`, `multiwans mail-test`.
 #[derive(Debug, Args)]
 pub struct Check {
     /// Configuration [default: config.yaml beside the program, then /etc/multiwans/config.yaml]

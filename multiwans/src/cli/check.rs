@@ -6,16 +6,30 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::load::{LoadError, load};
-use crate::config::{Config, Filter, Parsed, Problem, Severity, Wan};
+use crate::config::{Config, Parsed, Problem, Severity, Wan};
+use crate::notify::email::Server;
 
 /// Prints a summary of a valid file to stdout (its warnings to stderr) and returns 0, or every problem of
 /// an invalid one to stderr and returns 1.
 pub fn run(path: &Path) -> ExitCode {
-    let answer = Answer::new(path, &load(path));
+    let loaded = load(path);
+    let answer = Answer::new(path, &loaded);
     // A reader that went away (`| head`) takes nothing from the verdict.
     let _ = io::stderr().write_all(answer.stderr.as_bytes());
     let _ = io::stdout().write_all(answer.stdout.as_bytes());
+    if let Some(odd) = loaded.ok().and_then(|parsed| beside(&parsed.config)) {
+        let _ = writeln!(io::stderr(), "warning: {odd}");
+    }
     if answer.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is odd about the files beside the configuration. It takes nothing from its validity: who checks
+/// may have fewer rights than the daemon, or not its systemd credentials.
+fn beside(config: &Config) -> Option<String> {
+    match Server::new(config.email.as_ref()?) {
+        Ok((_, warning)) => warning,
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// What the command prints and says.
@@ -118,37 +132,10 @@ fn filters(config: &Config) -> String {
             filter.description.clone(),
             wan.description.clone(),
             filter.chain.to_string(),
-            selectors(filter),
+            filter.selects(),
         ]);
     }
     format!("Filters in order of evaluation (first match wins)\n{}", table.render())
-}
-
-/// `tcp from 10.0.0.0/8 to anything but localnets dports 80,443`.
-fn selectors(filter: &Filter) -> String {
-    let mut text = filter.protocol.to_string();
-    let mut say = |word: &str, values: String| {
-        if !values.is_empty() {
-            // Writing to a String cannot fail.
-            let _ = write!(text, " {word} {values}");
-        }
-    };
-    say("from", listed(&filter.src));
-    say("to", if filter.dst.is_empty() { "anything but localnets".to_owned() } else { listed(&filter.dst) });
-    say("sports", listed(&filter.sports));
-    say("dports", listed(&filter.dports));
-    text
-}
-
-/// The first few values and how many more there are: a filter may hold thousands.
-fn listed<T: ToString>(values: &[T]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = values.iter().take(SHOWN).map(T::to_string).collect::<Vec<_>>().join(",");
-    if values.len() > SHOWN {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ",… ({} in all)", values.len());
-    }
-    text
 }
 
 /// Left-aligned columns, two spaces between them.
@@ -218,11 +205,5 @@ mod tests {
         assert_eq!(lines.len(), 6, "{}", answer.stderr);
         assert!(lines[0].contains("daemon.runInterval (2) must be an integer 10..60"), "{}", lines[0]);
         assert_eq!(lines[5], "c.yaml: not valid, 5 errors");
-    }
-
-    #[test]
-    fn a_long_list_is_cut_in_the_summary() {
-        assert_eq!(listed(&[1, 2]), "1,2");
-        assert_eq!(listed(&[0; 9]), "0,0,0,0,0,0,0,0,… (9 in all)");
     }
 }

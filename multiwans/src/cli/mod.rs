@@ -5,6 +5,7 @@ pub mod check;
 pub mod load;
 mod locate;
 mod logging;
+mod mail_test;
 mod run;
 pub mod status;
 
@@ -22,6 +23,10 @@ pub fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Check(args)) => match locate::config(args.config) {
             Ok(path) => check::run(&path),
+            Err(error) => fail(&error),
+        },
+        Some(Command::MailTest(args)) => match locate::config(args.config) {
+            Ok(path) => mail_test::run(&path),
             Err(error) => fail(&error),
         },
         Some(Command::Status(args)) => match locate::socket(args.socket, args.config) {

@@ -1,8 +1,8 @@
 //! Values of the model spelt as in the file.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use super::model::{Chain, PortRange, Protocol};
+use super::model::{Chain, Filter, PortRange, Protocol};
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,5 +32,45 @@ impl fmt::Display for Protocol {
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}:{}", self.first, self.last) }
+    }
+}
+
+impl Filter {
+    /// What it selects, for people: `tcp from 10.0.0.0/8 to anything but localnets dports 80,443`.
+    pub fn selects(&self) -> String {
+        let mut text = self.protocol.to_string();
+        let mut say = |word: &str, values: String| {
+            if !values.is_empty() {
+                // Writing to a String cannot fail.
+                let _ = write!(text, " {word} {values}");
+            }
+        };
+        say("from", listed(&self.src));
+        say("to", if self.dst.is_empty() { "anything but localnets".to_owned() } else { listed(&self.dst) });
+        say("sports", listed(&self.sports));
+        say("dports", listed(&self.dports));
+        text
+    }
+}
+
+/// The first few values and how many more there are: a filter may hold thousands.
+fn listed<T: ToString>(values: &[T]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = values.iter().take(SHOWN).map(T::to_string).collect::<Vec<_>>().join(",");
+    if values.len() > SHOWN {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ",… ({} in all)", values.len());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed;
+
+    #[test]
+    fn a_long_list_is_cut() {
+        assert_eq!(listed(&[1, 2]), "1,2");
+        assert_eq!(listed(&[0; 9]), "0,0,0,0,0,0,0,0,… (9 in all)");
     }
 }

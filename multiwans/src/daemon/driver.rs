@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::clock::Clock;
 use super::executor::Order;
+use super::mail::Mail;
 use crate::control::{Call, Request};
-use crate::engine::{Engine, Event, Interface, Level, Round};
+use crate::engine::{Engine, Event, Interface, Level, Round, Status};
 use crate::net::{Error, Monitor};
 use crate::types::{IfIndex, IfName};
 
@@ -62,26 +63,29 @@ pub(super) struct Driver {
     pub(super) results: mpsc::UnboundedReceiver<Event>,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) names: Rc<BTreeMap<IfIndex, IfName>>,
+    pub(super) mail: Mail,
 }
 
 impl Driver {
-    /// Runs until the operator asks to stop; the executor has its order to undo everything then.
+    /// Runs until the operator asks to stop; the executor has its order to undo everything then. Beside the
+    /// result, what the STOP mail needs.
     ///
     /// # Errors
     ///
     /// The kernel does not tell of its network any more. The executor is told to stop all the same.
-    pub(super) async fn run(mut self) -> Result<(), Error> {
+    pub(super) async fn run(mut self) -> (Result<(), Error>, Mail, Status) {
         let result = self.turn().await;
         self.feed(Event::Stop);
         // The executor ends only after this order, so it is there to take it.
         let _ = self.orders.send(Order::Stop { final_default: self.engine.final_default() });
-        result
+        (result, self.mail, self.engine.status())
     }
 
     async fn turn(&mut self) -> Result<(), Error> {
         self.look().await?;
         loop {
-            let deadline = self.engine.next_deadline().map(|mono| Instant::from(self.clock.instant(mono)));
+            let deadline = self.engine.next_deadline().into_iter().chain(self.mail.next_deadline()).min();
+            let deadline = deadline.map(|mono| Instant::from(self.clock.instant(mono)));
             tokio::select! {
                 // Signals first, results before new facts: what was asked for is settled before more is.
                 biased;
@@ -116,8 +120,10 @@ impl Driver {
 
     /// Tells the engine, and passes on what it says.
     fn feed(&mut self, event: Event) {
-        self.engine.handle(&event, self.clock.now());
+        let now = self.clock.now();
+        self.engine.handle(&event, now);
         while let Some(notice) = self.engine.poll_notice() {
+            self.mail.notice(&notice, now);
             match notice.level {
                 Level::Error => tracing::error!("{notice}"),
                 Level::Warn => tracing::warn!("{notice}"),
@@ -129,6 +135,8 @@ impl Driver {
             // As above: the executor outlives the loop.
             let _ = self.orders.send(Order::Command { numbered, names: Rc::clone(&self.names) });
         }
+        // Last: what was decided is under way before anyone writes about it.
+        self.mail.turn(now, || self.engine.status());
     }
 
     fn answer(&self, call: Call) {

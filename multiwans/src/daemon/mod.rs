@@ -13,6 +13,7 @@ mod decisions;
 mod driver;
 mod executor;
 pub mod lock;
+mod mail;
 pub mod requirements;
 mod sessions;
 
@@ -33,6 +34,7 @@ use crate::policy::Compiled;
 use clock::Clock;
 use driver::{Driver, Signals};
 use executor::Executor;
+use mail::Mail;
 
 /// Rounds that may wait for the loop. A round waits for a millisecond or so; with every WAN probed ten
 /// times a second this is seconds of them.
@@ -70,8 +72,10 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
 }
 
 async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
+    let clock = Clock::start();
     // Before anything is changed: from here on a signal means a clean stop.
     let signals = Signals::listen().context("signals cannot be received")?;
+    let mail = Mail::start(&config, clock.now())?;
     let policy = Compiled::new(&config)?;
     let load = LoadOptions { log_decisions: options.log_decisions, attachment: None };
     let mut datapath = Datapath::load(&config, &policy, load)?;
@@ -96,7 +100,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     let executor = tokio::task::spawn_local(executor.run(orders_rx, results_tx));
     let driver = Driver {
         engine: Engine::new(&config),
-        clock: Clock::start(),
+        clock,
         monitor,
         signals,
         rounds,
@@ -104,9 +108,10 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
         results,
         orders,
         names: Rc::new(BTreeMap::new()),
+        mail,
     };
 
-    let result = driver.run().await;
+    let (result, mail, status) = driver.run().await;
     let failures = executor.await.context("the executor ended before its time")?;
     control.abort();
     // Dropped here, and with it the socket's path.
@@ -114,6 +119,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     for failure in &failures {
         tracing::error!("left behind: {failure}");
     }
+    mail.stop(clock.now(), status, &failures).await;
     result.context("the kernel does not tell of its network any more")?;
     if !failures.is_empty() {
         bail!("stopped, but {} could not be undone", counted(failures.len()));

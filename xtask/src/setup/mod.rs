@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: installs what the machine lacks, and nothing twice.
 
+mod mail_server;
 pub(crate) mod packages;
 pub(crate) mod toolchain;
 
@@ -27,7 +28,7 @@ pub(crate) fn ensure_ebpf_toolchain() -> Result<EbpfToolchain> {
 pub(crate) fn ensure_lab_tools() -> Result<()> {
     let missing = packages::missing(LAB_TOOLS);
     if missing.is_empty() {
-        return Ok(());
+        return mail_server::ensure();
     }
     eprintln!("setup: the lab and the tests need {}", missing.join(", "));
     packages::install(&missing)?;
@@ -35,7 +36,7 @@ pub(crate) fn ensure_lab_tools() -> Result<()> {
     if !still.is_empty() {
         bail!("the packages {} are installed, but their programs are not to be found", still.join(", "));
     }
-    Ok(())
+    mail_server::ensure()
 }
 
 /// Fails for an ordinary user, saying why it matters.

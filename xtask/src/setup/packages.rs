@@ -24,6 +24,8 @@ pub(crate) const LAB_TOOLS: &[Tool] = &[
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "bpftool", package: "bpftool" },
     Tool { program: "nsenter", package: "util-linux" },
+    Tool { program: "openssl", package: "openssl" },
+    Tool { program: "python3", package: "python3" },
     Tool { program: "cc", package: "gcc" },
     Tool { program: "cc", package: "libc6-dev" },
 ];

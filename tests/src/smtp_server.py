@@ -20,6 +20,10 @@ DIRECTORY = OPTIONS["directory"]
 COUNTS = {"mails": 0, "deferred": 0}
 
 
+def encrypted(server):
+    return server.transport.get_extra_info("ssl_object") is not None
+
+
 class Handler:
     async def handle_RCPT(self, server, session, envelope, address, options):
         if address in OPTIONS["refuse"]:
@@ -41,7 +45,7 @@ class Handler:
             "at": time.time(),
             "peer": session.peer[0],
             "hello": session.host_name,
-            "tls": session.ssl is not None,
+            "tls": encrypted(server),
             "user": session.auth_data,
             "from": envelope.mail_from,
             "to": envelope.rcpt_tos,
@@ -69,7 +73,7 @@ class Server(SMTP):
 def authenticate(server, session, envelope, mechanism, data):
     user, password = data.login.decode(), data.password.decode()
     with open(os.path.join(DIRECTORY, "logins"), "a") as file:
-        file.write(f"{user} {mechanism} {'tls' if session.ssl else 'plain'}\n")
+        file.write(f"{user} {mechanism} {'tls' if encrypted(server) else 'plain'}\n")
     if [user, password] == OPTIONS["login"]:
         return AuthResult(success=True, auth_data=user)
     message = "535 5.7.8 bad credentials"

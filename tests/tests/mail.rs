@@ -1,25 +1,44 @@
 //! Mails that a real server receives, and servers that do not do their part.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use multiwans_tests::smtp::{MailServer, Options};
-use multiwans_tests::topology::INTERNET;
-use multiwans_tests::{Config, Daemon, Lab};
-use std::time::Duration;
+use multiwans_tests::topology::{INTERNET, wan_ip};
+use multiwans_tests::wait::{stays_true, wait_until};
+use multiwans_tests::{Config, Daemon, Lab, Ns, daemon};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 /// The first judgement of every link and 2 s of collecting, on two busy cores.
 const MAIL_TIME: Duration = Duration::from_secs(15);
 
+/// A blackholed link noticed, or a returned one trusted.
+const FAILOVER: Duration = Duration::from_secs(15);
+
 fn config(lab: &Lab, email: &str) -> Config {
+    let to = if email.contains(" to: ") { "" } else { "to: noc@example.org, " };
     Config::of(lab)
         .filter(2, "web", "protocol: tcp, dports: [80]")
         .extra("company: {name: Açúcar & Cia, department: T.I., site: 'https://example.org/'}")
-        .extra(&format!(
-            "email: {{host: {INTERNET}, from: router@example.org, to: noc@example.org, {email}}}"
-        ))
+        .extra(&format!("email: {{host: {INTERNET}, from: router@example.org, {to}{email}}}"))
 }
 
 fn tls_config(lab: &Lab, server: &MailServer, email: &str) -> Config {
     config(lab, &format!("caFile: {}, {email}", server.ca_file()))
+}
+
+/// Waits for a line of the log.
+fn wait_logged(daemon: &Daemon<'_>, text: &str) -> Result<()> {
+    let logged = wait_until(&format!("\"{text}\" in the log"), MAIL_TIME, || daemon.log().contains(text));
+    logged.with_context(|| mail_lines(daemon)).map(drop)
+}
+
+/// The log without every packet's decision.
+fn mail_lines(daemon: &Daemon<'_>) -> String {
+    let log = daemon.log();
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("mail") || !line.contains("DEBUG")).collect();
+    lines.join("\n")
 }
 
 #[test]
@@ -54,5 +73,243 @@ fn a_router_s_day_is_told_by_mail() -> Result<()> {
         assert!(mail.text("html").contains("AÇÚCAR &amp; CIA"), "{mail:?}");
     }
     assert!(!daemon.log().contains("pässwort"), "the password in the log");
+    Ok(())
+}
+
+#[test]
+fn a_tarpit_delays_no_failover_and_hangs_no_stop() -> Result<()> {
+    let switching_times = |email: Option<Duration>| -> Result<Vec<Duration>> {
+        let lab = Lab::builder().build()?;
+        let _servers = lab.serve_internet(&[80])?;
+        let mut plain = Config::of(&lab);
+        let mut server = None;
+        if let Some(tarpit) = email {
+            server = Some(lab.mail_server(&Options::plain(25).tarpit(tarpit))?);
+            plain = config(&lab, "port: 25");
+        }
+        let mut daemon = Daemon::start(&lab, &plain)?;
+        if let Some(server) = &server {
+            wait_until("the START mail in the tarpit", MAIL_TIME, || server.connections() > 0)?;
+        }
+        let client = lab.client(Ns::Client);
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            lab.pull_cable(1)?;
+            times.push(client.wait_seen(wan_ip(2), INTERNET, 80, Duration::from_secs(1))?);
+            lab.plug_cable(1)?;
+            client.wait_seen(wan_ip(1), INTERNET, 80, FAILOVER)?;
+        }
+        let stop = Instant::now();
+        daemon.terminate()?;
+        let stopped = stop.elapsed();
+        assert!(stopped < Duration::from_secs(8), "the stop took {stopped:?}");
+        if let Some(server) = &server {
+            assert_eq!(server.mails().len(), 0);
+            assert!(daemon.log().contains("could not be delivered before the stop"), "{}", daemon.log());
+        }
+        Ok(times)
+    };
+    let without = switching_times(None)?;
+    let with = switching_times(Some(Duration::from_secs(600)))?;
+    println!("default switched without mail {without:?}, with a mail server that says nothing {with:?}");
+    // The client tries every 100 ms.
+    let (without, with) = (without.iter().min().copied(), with.iter().min().copied());
+    assert!(with <= without.map(|time| time + Duration::from_millis(150)), "{with:?} {without:?}");
+    Ok(())
+}
+
+#[test]
+fn a_server_that_is_down_gets_its_mails_later() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "port: 25"))?;
+    wait_logged(&daemon, "is waiting: connection to")?;
+    assert!(daemon.log().contains("Connection refused"), "{}", daemon.log());
+    let server = lab.mail_server(&Options::plain(25))?;
+    let start = server.wait_mail("START", 0, Duration::from_secs(30))?;
+    // The subject has the time it was written, which is not the time it arrives.
+    let written = start.text("plain").lines().find(|line| line.starts_with("Mail written:"));
+    assert!(written.is_some(), "{start:?}");
+    daemon.terminate()?;
+    assert_eq!(server.kinds(), ["START", "STOP"]);
+    Ok(())
+}
+
+#[test]
+fn a_mail_survives_the_outage_that_it_reports() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(25))?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "port: 25"))?;
+    server.wait_mail("START", 0, MAIL_TIME)?;
+    lab.blackhole(1)?;
+    lab.blackhole(2)?;
+    daemon.wait_status("both off", FAILOVER, |s| s.is_off(1) && s.is_off(2))?;
+    // Long enough that the mail is written and tried in vain.
+    stays_true("no mail gets through", Duration::from_secs(5), || server.mails().len() == 1)?;
+    lab.heal(2)?;
+    let error = server.wait_mail("ERROR", 1, Duration::from_secs(40));
+    let error = error.with_context(|| mail_lines(&daemon))?;
+    assert!(error.text("plain").contains("all links are down"), "{error:?}");
+    server.wait_mail("WARNING", 2, Duration::from_secs(1)).ok();
+    daemon.terminate()
+}
+
+#[test]
+fn a_refused_password_is_told_and_shown_nowhere() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let options = Options::plain(587).starttls().login("router", "right").quotes_passwords();
+    let server = lab.mail_server(&options)?;
+    let config = tls_config(&lab, &server, "port: 587, username: router, password: hunter2");
+    let mut daemon = Daemon::start(&lab, &config)?;
+    wait_logged(&daemon, "is dropped")?;
+    // Not tried again: servers lock accounts for that.
+    stays_true("one login", Duration::from_secs(7), || server.logins().len() == 1)?;
+    daemon.terminate()?;
+    assert_eq!(server.logins(), ["router PLAIN tls", "router PLAIN tls"], "START and STOP");
+    assert_eq!(server.mails().len(), 0);
+    let log = daemon.log();
+    assert!(log.contains("ERROR") && !log.contains("hunter2") && !log.contains("aHVudGVyMg"), "{log}");
+    Ok(())
+}
+
+#[test]
+fn one_refused_recipient_loses_no_other() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server =
+        lab.mail_server(&Options::plain(25).refuses("gone@example.org").defers("late@example.org", 2))?;
+    let config = Config::of(&lab).extra(&format!(
+        "email: {{host: {INTERNET}, to: 'gone@example.org, noc@example.org, late@example.org, root'}}"
+    ));
+    let mut daemon = Daemon::start(&lab, &config)?;
+    let first = server.wait_mail("START", 0, MAIL_TIME)?;
+    assert_eq!(first.recipients()[0], "noc@example.org");
+    assert!(first.recipients()[1].starts_with("root@"), "{first:?}");
+    let second = server.wait_mail("START", 1, Duration::from_secs(30))?;
+    assert_eq!(second.recipients(), ["late@example.org"]);
+    let log = daemon.log();
+    assert!(
+        log.contains("is not delivered to gone@example.org: recipient gone@example.org refused: 550 5.1.1"),
+        "{log}"
+    );
+    assert!(log.contains("is waiting: recipient late@example.org refused: 451"), "{log}");
+    daemon.terminate()
+}
+
+#[test]
+fn an_unknown_certificate_gets_neither_mail_nor_password() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(465).implicit_tls().login("router", "hunter2"))?;
+    let login = "port: 465, username: router, password: hunter2";
+    let mut daemon = Daemon::start(&lab, &config(&lab, login))?;
+    wait_logged(&daemon, "failed: invalid peer certificate: UnknownIssuer; it must be valid")?;
+    daemon.terminate()?;
+    assert_eq!((server.logins().len(), server.mails().len()), (0, 0));
+
+    let mut daemon = Daemon::start(&lab, &tls_config(&lab, &server, login))?;
+    let start = server.wait_mail("START", 0, MAIL_TIME)?;
+    assert!(start.encrypted() && start.text("user") == "router", "{start:?}");
+    daemon.terminate()
+}
+
+#[test]
+fn a_password_is_not_sent_in_the_clear_unless_told_to() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(25).login("router", "hunter2"))?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "username: router, password: hunter2"))?;
+    wait_logged(&daemon, "unless email.tls is none")?;
+    daemon.terminate()?;
+    assert_eq!(server.logins().len(), 0);
+
+    let mut daemon = Daemon::start(&lab, &config(&lab, "tls: none, username: router, password: hunter2"))?;
+    server.wait_mail("START", 0, MAIL_TIME)?;
+    daemon.terminate()?;
+    assert_eq!(server.logins()[0], "router PLAIN plain");
+    Ok(())
+}
+
+#[test]
+fn without_a_login_any_certificate_is_better_than_none() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(25).starttls())?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "port: 25"))?;
+    assert!(server.wait_mail("START", 0, MAIL_TIME)?.encrypted());
+    daemon.terminate()
+}
+
+#[test]
+fn without_the_section_there_are_no_mails() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(25))?;
+    let mut daemon = Daemon::start(&lab, &Config::of(&lab))?;
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid()))?;
+    for task in tasks {
+        assert_ne!(fs::read_to_string(task?.path().join("comm"))?.trim(), "mail");
+    }
+    daemon.terminate()?;
+    assert_eq!(server.connections(), 0);
+    Ok(())
+}
+
+#[test]
+fn mail_test_tells_each_step() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(
+        &Options::plain(587).starttls().login("router", "hunter2").refuses("gone@example.org"),
+    )?;
+    let run = lab.router_files().run();
+    fs::write(run.join("right"), "hunter2\n")?;
+    fs::set_permissions(run.join("right"), fs::Permissions::from_mode(0o644))?;
+    fs::create_dir_all(run.join("credentials"))?;
+    fs::write(run.join("credentials/email-password"), "hunter2")?;
+    let mail_test = |email: &str| -> Result<(bool, String, String)> {
+        fs::write(
+            run.join("test.yaml"),
+            tls_config(&lab, &server, &format!("port: 587, {email}")).to_string(),
+        )?;
+        let mut command = daemon::command(&lab)?;
+        let output = command
+            .args(["mail-test", "-c", "/run/test.yaml"])
+            .env("CREDENTIALS_DIRECTORY", "/run/credentials")
+            .output()?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Ok((output.status.success(), text(&output.stdout), text(&output.stderr)))
+    };
+
+    let (good, out, err) = mail_test("username: router, passwordFile: /run/right")?;
+    assert!(good, "{out}{err}");
+    let steps: Vec<&str> = out.lines().collect();
+    let address = format!("{INTERNET}:587");
+    assert_eq!(
+        steps[..6],
+        [
+            &format!("server {INTERNET} port 587"),
+            &format!("connected to {address}"),
+            "encrypted by STARTTLS (certificate valid)",
+            "logged in",
+            "sender router@example.org accepted",
+            "recipient noc@example.org accepted",
+        ]
+    );
+    assert!(steps[6].starts_with("message accepted: ") && steps[7].starts_with("delivered: TEST: "), "{out}");
+    assert!(err.contains("email.passwordFile (/run/right) must be readable by its owner only"), "{err}");
+
+    let (good, out, err) = mail_test("username: router")?;
+    assert!(good, "the systemd credential: {out}{err}");
+
+    let (good, out, err) = mail_test("username: router, password: wrong")?;
+    assert!(!good && err.contains("login refused: 535") && !out.contains("logged in"), "{out}{err}");
+    assert!(!err.contains("wrong"), "{err}");
+
+    let (good, out, err) =
+        mail_test("username: router, password: hunter2, to: [noc@example.org, gone@example.org]")?;
+    assert!(!good && err.contains("recipient gone@example.org refused: 550"), "{out}{err}");
+    assert!(out.contains("recipient noc@example.org accepted") && out.contains("message accepted"), "{out}");
+
+    let (good, _, err) = mail_test("username: router, passwordFile: /run/none")?;
+    assert!(!good && err.contains("email.passwordFile (/run/none) must be readable: No such file"), "{err}");
+
+    let (good, _, err) = mail_test("tls: implicit, username: router, password: hunter2")?;
+    assert!(!good && err.contains("the server speaks no TLS here"), "{err}");
+
+    drop(server);
     Ok(())
 }

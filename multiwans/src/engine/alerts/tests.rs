@@ -240,6 +240,7 @@ fn the_oldest_of_too_many_lines_are_left_out_and_counted() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     /// Whatever links do: each change is in a mail in bounded time; no link has two mails in less than
     /// [`COLLECT`], nor both together more than the limits allow; and after a quiet time all is at rest.
     #[test]

@@ -21,6 +21,10 @@ use crate::config::{Config, Email};
 const STOP_TIME: Duration = Duration::from_secs(5);
 /// Pause between tries then.
 const STOP_PAUSE: Duration = Duration::from_secs(1);
+/// From the news that a link came back to the next try: its routes are being set up meanwhile.
+const ROUTES_TIME: Duration = Duration::from_millis(500);
+/// What is under way at such news may hang on the link that died, and gets no more than this to end.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
 /// How much longer the daemon waits for the thread's word that it is done.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
@@ -113,12 +117,15 @@ impl Post {
 
     async fn run(mut self) {
         loop {
+            if self.stop_at.is_some_and(|stop| stop <= Instant::now()) {
+                break;
+            }
             if let Some(taken) = self.queue.take(self.now()) {
                 self.deliver(taken).await;
                 continue;
             }
             let due = self.queue.due().map(|due| self.start + due);
-            if self.stop_at.is_some_and(|stop| due.is_none_or(|due| due >= stop) || Instant::now() >= stop) {
+            if self.stop_at.is_some_and(|stop| due.is_none_or(|due| due >= stop)) {
                 break;
             }
             tokio::select! {
@@ -135,7 +142,7 @@ impl Post {
     fn obey(&mut self, order: Option<Order>) {
         match order {
             Some(Order::Mail(report)) => self.write(&report),
-            Some(Order::Hurry) => self.queue.hurry(self.now()),
+            Some(Order::Hurry) => self.queue.hurry(self.now() + ROUTES_TIME),
             Some(Order::Stop(report)) => {
                 self.stop_at = Some(Instant::now() + STOP_TIME);
                 self.queue.hurry(self.now());
@@ -167,18 +174,26 @@ impl Post {
         let mut told = |step: String| tracing::debug!("mail: {step}");
         let mut arrived = Vec::new();
         let mut stop_at = self.stop_at;
+        let mut end_at = stop_at;
         let result = {
             let mut delivery = pin!(server.deliver(taken.message(), &mut told));
             loop {
                 tokio::select! {
                     result = &mut delivery => break Some(result),
                     order = orders.recv(), if stop_at.is_none() => {
-                        if !matches!(order, Some(Order::Mail(_) | Order::Hurry)) {
-                            stop_at = Some(Instant::now() + STOP_TIME);
+                        match &order {
+                            Some(Order::Mail(_)) => {}
+                            Some(Order::Hurry) => {
+                                end_at = end_at.or_else(|| Some(Instant::now() + LAST_CHANCE));
+                            }
+                            Some(Order::Stop(_)) | None => {
+                                stop_at = Some(Instant::now() + STOP_TIME);
+                                end_at = end_at.or(stop_at);
+                            }
                         }
                         arrived.push(order);
                     }
-                    () = until(stop_at) => break None,
+                    () = until(end_at) => break None,
                 }
             }
         };
@@ -187,8 +202,13 @@ impl Post {
                 self.postpone(taken, &failure);
             }),
             Some(Err(failure)) => self.failed(taken, failure),
-            // The stop's time is over.
-            None => _ = self.queue.server_failed(taken, self.now()),
+            // The stop's time is over, or the link's that it hung on.
+            None => {
+                self.queue.server_failed(taken, self.now());
+                if stop_at.is_none() {
+                    self.queue.hurry(self.now());
+                }
+            }
         }
         for order in arrived {
             self.obey(order);

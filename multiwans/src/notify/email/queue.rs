@@ -124,3 +124,7 @@ impl Taken {
 fn pause(tries: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(2u32.saturating_pow(tries.min(16))).min(LONGEST_PAUSE)
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

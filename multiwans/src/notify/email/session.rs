@@ -184,11 +184,12 @@ impl Server {
 
     fn failure(&self, what: &str, error: &Error) -> Failure {
         let said = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        // The library wraps one in the other.
+        let said = said.strip_prefix("Connection error: ").unwrap_or(&said);
         let text = match error.status() {
             Some(code) => format!("{what} refused: {code} {said}"),
-            None if error.is_tls() => format!("{what}: TLS failed: {said}"),
             None if said.is_empty() => format!("{what} failed: {error}"),
-            None => format!("{what} failed: {said}"),
+            None => format!("{what} failed: {said}{}", hint(said)),
         };
         // A client error is ours, such as no way to log in that both sides know; it will be the same again.
         let permanent = error.is_permanent() || error.is_client();
@@ -216,6 +217,17 @@ impl Server {
         } else {
             one_line(text)
         }
+    }
+}
+
+/// What to do about rustls' more frequent complaints.
+fn hint(said: &str) -> &'static str {
+    if said.contains("invalid peer certificate") {
+        "; it must be valid for email.host, by an authority of the system's or of email.caFile"
+    } else if said.contains("received corrupt message") {
+        "; the server speaks no TLS here, see email.tls"
+    } else {
+        ""
     }
 }
 

@@ -2,12 +2,12 @@
 //! daemon and the tests.
 
 use super::kernel::Kernel;
-use crate::command::{cargo, find_program, output, run};
+use crate::command::{cargo, find_program, output};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -87,10 +87,10 @@ pub(crate) fn build(kernel: &Kernel, tests: &[String]) -> Result<PathBuf> {
     }
     fs::write(root.join("tests/list"), tests.join("\n") + "\n")?;
     fs::write(root.join("init"), INIT)?;
-    run(Command::new("chmod").arg("755").arg(root.join("init")))?;
+    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
     let ramdisk = kernel.directory.join("ramdisk");
     let pack = format!("find . | cpio --quiet -o -H newc > {}", ramdisk.display());
-    run(Command::new("sh").args(["-c", &pack]).current_dir(&root))?;
+    quiet(Command::new("sh").args(["-c", &pack]).current_dir(&root))?;
     Ok(ramdisk)
 }
 
@@ -104,7 +104,7 @@ fn modules(kernel: &Kernel, root: &Path) -> Result<()> {
         for entry in fs::read_dir(kernel.modules.join("kernel").join(directory))? {
             let entry = entry?;
             if entry.file_name().to_string_lossy().starts_with(start) {
-                run(Command::new("cp").arg("-a").arg(entry.path()).arg(&target))?;
+                quiet(Command::new("cp").arg("-a").arg(entry.path()).arg(&target))?;
             }
         }
     }
@@ -112,9 +112,9 @@ fn modules(kernel: &Kernel, root: &Path) -> Result<()> {
         fs::copy(kernel.modules.join(name), target.join(name))?;
     }
     // Newer kernels' modules are packed.
-    run(Command::new("find").arg(&target).args(["-name", "*.xz", "-exec", "xz", "-d", "{}", "+"]))?;
+    quiet(Command::new("find").arg(&target).args(["-name", "*.xz", "-exec", "xz", "-d", "{}", "+"]))?;
     let depmod = find_program("depmod").context("depmod is not on this machine")?;
-    run(Command::new(depmod).arg("-b").arg(root).arg(release))
+    quiet(Command::new(depmod).arg("-b").arg(root).arg(release))
 }
 
 /// The executables of the named tests, compiled.
@@ -141,6 +141,11 @@ fn programs_of_tests(tests: &[String]) -> Result<Vec<(String, PathBuf)>> {
         programs.push((name.to_owned(), path.with_context(|| format!("there is no test program {name}"))?));
     }
     Ok(programs)
+}
+
+/// Runs a command whose success is nothing to talk about.
+fn quiet(command: &mut Command) -> Result<()> {
+    output(command).with_context(|| format!("`{command:?}` failed")).map(drop)
 }
 
 /// Without debug information, which is most of a program.

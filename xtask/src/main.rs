@@ -8,6 +8,7 @@ mod lab;
 mod lint;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use anyhow::Result;
@@ -32,6 +33,8 @@ enum Task {
     Build(build::Args),
     /// Build everything and run every test, end to end included (needs root)
     Test(test::Args),
+    /// Run tests on another kernel, in an emulated machine (slow: one or two minutes a test program and more)
+    Vm(vm::Args),
     /// Check formatting, clippy, and the project's own rules about its source
     Lint,
     /// Watch the daemon steer and fail over real traffic in namespaces (under a minute; needs root)
@@ -58,6 +61,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Task::BuildEbpf) => build_ebpf::run(),
         Some(Task::Build(args)) => build::run(&args).map(drop),
         Some(Task::Test(args)) => test::run(&args),
+        Some(Task::Vm(args)) => vm::run(&args),
         Some(Task::Lint) => lint::run(),
         Some(Task::Demo(args)) => demo::run(&args),
         Some(Task::Lab(task)) => lab::run(&task),

@@ -119,7 +119,7 @@ impl Kernel {
             .iter()
             .zip(&after)
             .flat_map(|((reason, before), (_, after))| {
-                std::iter::repeat_n(*reason, (after - before) as usize)
+                std::iter::repeat_n(*reason, usize::try_from(after - before).unwrap())
             })
             .collect();
         assert_eq!(counted.len(), 1, "each packet is counted once: {counted:?}");

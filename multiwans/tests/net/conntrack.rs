@@ -52,7 +52,9 @@ fn only_what_is_translated_to_the_address_goes() {
             assert_eq!(ports(&mut conntrack, Select::All).await, (1001..=1007).collect());
             if at_once {
                 let deleted = conntrack.delete_from_address(WAN_1).await.unwrap();
-                assert_eq!(deleted, Tracking::On(Deleted::AtOnce), "an old kernel?");
+                // 6.1 does not know this use of filters yet, and falls back by itself.
+                let either = [Deleted::AtOnce, Deleted::OneByOne(3)].map(Tracking::On);
+                assert!(either.contains(&deleted), "{deleted:?}");
             } else {
                 let deleted = conntrack.delete_one_by_one(WAN_1).await.unwrap();
                 assert_eq!(deleted, Tracking::On(Deleted::OneByOne(3)));

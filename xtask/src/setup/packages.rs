@@ -30,6 +30,15 @@ pub(crate) const LAB_TOOLS: &[Tool] = &[
     Tool { program: "cc", package: "libc6-dev" },
 ];
 
+/// What `cargo xtask vm` calls and puts into its machine, besides the lab's tools.
+pub(crate) const VM_TOOLS: &[Tool] = &[
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "busybox", package: "busybox-static" },
+    Tool { program: "cpio", package: "cpio" },
+    Tool { program: "xz", package: "xz-utils" },
+    Tool { program: "objcopy", package: "binutils" },
+];
+
 /// The packages whose programs are not on this machine.
 pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
     tools.iter().filter(|tool| find_program(tool.program).is_none()).map(|tool| tool.package).collect()

@@ -154,7 +154,7 @@ impl Conntrack {
 }
 
 /// nfnetlink answers EINVAL when a message is for a subsystem that is not there (`nfnetlink_rcv_msg`). Our messages are
-/// valid, so that is what it means; but for the filter, which a kernel before 5.8 does not know.
+/// valid, so that is what it means; but for the delete by filter, which older kernels (6.1) do not know.
 fn refusal(error: io::Error) -> Refusal {
     match error.raw_os_error() {
         Some(libc::EINVAL | libc::EPROTONOSUPPORT) => Refusal::NotLoaded,

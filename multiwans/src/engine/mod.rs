@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 mod attach;
+mod change;
 pub mod command;
 pub mod event;
 mod facts;
@@ -27,6 +28,7 @@ mod outbox;
 mod reconcile;
 mod status;
 
+pub use change::LinkChange;
 pub use command::{Command, MoveFlows, Numbered, Role, Routes, Steering};
 pub use event::{Binding, CommandId, Event, Interface, Now, Outcome, Round};
 pub use notice::{Kind, Level, Notice, Task, WanLabel};
@@ -51,6 +53,8 @@ pub struct Engine {
     stopping: bool,
     reconciler: Reconciler,
     notices: VecDeque<Notice>,
+    /// Links that came to another state by the event at hand, with the state before.
+    changed: Vec<(WanMark, LinkState)>,
 }
 
 impl Engine {
@@ -68,6 +72,7 @@ impl Engine {
             stopping: false,
             reconciler,
             notices: VecDeque::new(),
+            changed: Vec::new(),
         };
         engine.set_targets(false);
         engine.issue(Duration::ZERO);
@@ -98,6 +103,7 @@ impl Engine {
         self.choose_default();
         self.set_targets(routes_may_be_gone);
         self.issue(now.mono);
+        self.run_hooks();
     }
 
     /// The next command to carry out, in order. `None` after [`Event::Stop`].
@@ -168,6 +174,9 @@ impl Engine {
         };
         let before = link.state();
         let told = learn(link);
+        if before != link.state() {
+            self.changed.push((wan, before));
+        }
         match (before, link.state()) {
             (LinkState::Off, LinkState::Off) | (_, LinkState::Unknow) => {}
             (_, LinkState::Off) => self.reconciler.owe_dead_link(link.label(), link.address().0),
@@ -234,6 +243,15 @@ impl Engine {
         reconciler.issue(now, |wan| can_leave(links, *default, wan));
     }
 
+    /// Last of all: by the time hooks run, what they are told of is on its way.
+    fn run_hooks(&mut self) {
+        for (wan, previous) in std::mem::take(&mut self.changed) {
+            let Some(link) = self.links.iter().find(|link| link.mark() == wan) else { continue };
+            let (state, reason) = (link.state(), link.reason());
+            self.reconciler.run_hooks(LinkChange { wan, state, previous, reason, default: self.default });
+        }
+    }
+
     fn can_leave(&self, wan: WanMark) -> bool {
         can_leave(&self.links, self.default, wan)
     }
@@ -259,4 +277,4 @@ fn can_leave(links: &[Link], default: Option<WanMark>, dead: WanMark) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

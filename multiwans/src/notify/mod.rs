@@ -1,5 +1,7 @@
-//! What others are told of the links: the status file that monitoring reads.
+//! What others are told of the links: the status file that monitoring reads, the administrator's hooks.
 
+pub mod hooks;
 mod status_file;
 
+pub use hooks::Hooks;
 pub use status_file::{StatusFile, StatusFileError};

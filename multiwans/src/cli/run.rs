@@ -1,5 +1,7 @@
 //! `multiwans run`: the daemon in the foreground.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::Run;
@@ -25,9 +27,19 @@ pub(super) fn run(args: Run) -> ExitCode {
     if let Some(socket) = args.socket {
         config.daemon.control_socket = socket;
     }
+    config.hooks.dir = match beside(&path, &config.hooks.dir) {
+        Ok(dir) => dir,
+        Err(error) => return fail(&format!("{}: {error}", path.display())),
+    };
     let options = daemon::Options { log_decisions: args.log_level >= LogLevel::Debug };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}")),
     }
+}
+
+/// A path of the configuration that is relative to the folder of its file.
+fn beside(file: &Path, path: &Path) -> io::Result<PathBuf> {
+    let file = std::path::absolute(file)?;
+    Ok(file.parent().unwrap_or(Path::new("/")).join(path))
 }

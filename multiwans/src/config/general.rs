@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::model::{Alerts, Company, Daemon, Dns, Ping, Probe};
+use super::model::{Alerts, Company, Daemon, Dns, Hooks, Ping, Probe};
 use super::net;
 use super::problem::Report;
-use super::scalar::{Rule, duration, file_path, free_text, integer, mark_mask, socket_path};
+use super::scalar::{Rule, duration, file_path, folder_path, free_text, integer, mark_mask, socket_path};
 use super::section::Section;
 use crate::types::MarkMask;
 
@@ -19,9 +19,12 @@ const ALERTS_KEYS: &[&str] = &["max", "interval"];
 const PING_KEYS: &[&str] = &["count", "timeout", "targets"];
 const PROBE_KEYS: &[&str] = &["interval"];
 const DNS_KEYS: &[&str] = &["retry", "timeout", "servers"];
+const HOOKS_KEYS: &[&str] = &["dir", "timeout"];
 
 const DEFAULT_STATUS_FILE: &str = "/tmp/.multiwans.status";
 const DEFAULT_CONTROL_SOCKET: &str = "/run/multiwans/control.sock";
+/// Beside the configuration file, where the seed had it.
+const DEFAULT_HOOKS_DIR: &str = "scripts";
 /// Above the priorities that other software likes (0 to 30000 is crowded by hand-written rules, VPNs
 /// and container networks), below the main table's 32766.
 const DEFAULT_RULE_PRIORITY: u32 = 30_000;
@@ -50,6 +53,7 @@ pub(super) struct General {
     pub(super) ping: Ping,
     pub(super) probe: Probe,
     pub(super) dns: Dns,
+    pub(super) hooks: Hooks,
     pub(super) localnets: Vec<Ipv4Net>,
     /// Whether the file has `ping.targets`, right or wrong.
     pub(super) targets_given: bool,
@@ -68,6 +72,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report) -> General {
         ping,
         probe: probe(root, report),
         dns,
+        hooks: hooks(root, report),
         localnets: localnets(root, report),
         targets_given,
         servers_given,
@@ -142,6 +147,15 @@ fn dns(root: &Section<'_>, report: &mut Report) -> (Dns, bool) {
         servers: servers.as_ref().map(|list| net::servers(list, report)).unwrap_or_default(),
     };
     (values, servers.is_some())
+}
+
+fn hooks(root: &Section<'_>, report: &mut Report) -> Hooks {
+    let hooks = root.section("hooks", HOOKS_KEYS, report);
+    let rule = duration(Duration::from_secs(1)..=Duration::from_secs(3_600), "1 s..1 h");
+    Hooks {
+        dir: hooks.with_default("dir", folder_path, DEFAULT_HOOKS_DIR.into(), report),
+        timeout: hooks.with_default("timeout", rule, Duration::from_secs(30), report),
+    }
 }
 
 fn localnets(root: &Section<'_>, report: &mut Report) -> Vec<Ipv4Net> {

@@ -42,7 +42,8 @@ pub struct Parsed {
     pub warnings: Vec<Problem>,
 }
 
-const KEYS: &[&str] = &["company", "daemon", "alerts", "ping", "probe", "dns", "localnets", "email", "WANS"];
+const KEYS: &[&str] =
+    &["company", "daemon", "alerts", "ping", "probe", "dns", "hooks", "localnets", "email", "WANS"];
 
 /// Reads and validates the text of a configuration file.
 ///
@@ -89,6 +90,7 @@ fn read(text: &str, report: &mut Report) -> Option<Config> {
         ping: general.ping,
         probe: general.probe,
         dns: general.dns,
+        hooks: general.hooks,
         localnets: general.localnets,
         email,
         wans,

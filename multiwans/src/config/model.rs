@@ -25,6 +25,8 @@ pub struct Config {
     pub probe: Probe,
     /// `dns`.
     pub dns: Dns,
+    /// `hooks`: programs that run when a link's state changes, a section the seed did not have.
+    pub hooks: Hooks,
     /// `localnets`: what a filter without `dst` does not match.
     pub localnets: Vec<Ipv4Net>,
     /// `email`; `None` where the section is absent: no mails.
@@ -105,6 +107,16 @@ pub struct Dns {
     pub timeout: Duration,
     /// Default servers.
     pub servers: Vec<Ipv4Addr>,
+}
+
+/// `hooks`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hooks {
+    /// The folder of all hooks. Relative: to the folder of the configuration file, which only the one who
+    /// reads the file knows.
+    pub dir: PathBuf,
+    /// How long one may run, 1 s to 1 h.
+    pub timeout: Duration,
 }
 
 /// `email`.

@@ -124,6 +124,12 @@ pub(super) fn file_path(text: &str) -> Rule<PathBuf> {
     if file { Ok(PathBuf::from(text)) } else { Err("an absolute path to a file".into()) }
 }
 
+/// A path to a folder, absolute or relative to what its key says.
+pub(super) fn folder_path(text: &str) -> Rule<PathBuf> {
+    let path = !text.is_empty() && !text.chars().any(char::is_control);
+    if path { Ok(PathBuf::from(text)) } else { Err("a path to a folder".into()) }
+}
+
 /// `sun_path` of `sockaddr_un` has 108 bytes with the terminating zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::sessions;
-use crate::config::{Config, Target};
+use crate::config::Config;
 use crate::datapath::{Attachment, Datapath};
 use crate::engine::{Binding, Command, CommandId, Event, MoveFlows, Numbered, Role, Round, Routes, Steering};
 use crate::net::Kernel;
 use crate::net::conntrack::{Conntrack, Deleted, Select, Tracking};
-use crate::notify::StatusFile;
-use crate::probe::{Prober, Timing};
+use crate::notify::{Hooks, StatusFile};
+use crate::probe::{Names, Prober, Timing};
 use crate::types::{IfIndex, IfName, WanMark};
 
 /// What the driver asks of the executor.
@@ -37,6 +37,9 @@ pub(super) struct Executor {
     /// `None`: this kernel could not be asked; said once at start.
     conntrack: Option<Conntrack>,
     status_file: StatusFile,
+    hooks: Hooks,
+    /// Every WAN's targets.
+    names: BTreeMap<WanMark, Names>,
     probers: BTreeMap<WanMark, Prober>,
     rounds: mpsc::Sender<Round>,
     steering: Steering,
@@ -53,12 +56,16 @@ impl Executor {
         rounds: mpsc::Sender<Round>,
     ) -> Self {
         let status_file = StatusFile::new(&config.daemon.status_file);
+        let hooks = Hooks::new(&config.hooks.dir, config.hooks.timeout);
+        let names = config.wans.iter().map(|wan| (wan.mark, Names::new(wan, &config.dns))).collect();
         Self {
             config,
             datapath,
             kernel,
             conntrack,
             status_file,
+            hooks,
+            names,
             probers: BTreeMap::new(),
             rounds,
             steering: Steering::default(),
@@ -109,6 +116,12 @@ impl Executor {
             }
             Command::WriteStatus(states) => {
                 self.status_file.write(&states).map_err(|error| error.to_string())
+            }
+            Command::RunHooks(change) => {
+                if let Some(wan) = self.config.wans.iter().find(|wan| wan.mark == change.wan) {
+                    self.hooks.run(&self.config, wan, &change);
+                }
+                Ok(())
             }
         }
     }
@@ -195,18 +208,12 @@ impl Executor {
 
     fn probe(&mut self, wan: WanMark, binding: Option<Binding>) {
         self.probers.remove(&wan);
+        let Some(names) = self.names.get_mut(&wan) else { return };
+        names.resolve_over(binding.as_ref());
         let Some(binding) = binding else { return };
-        let Some(settings) = self.config.wans.iter().find(|settings| settings.mark == wan) else { return };
-        let targets = settings
-            .targets
-            .iter()
-            .filter_map(|target| match target {
-                Target::Address(address) => Some(*address),
-                Target::Name(_) => None,
-            })
-            .collect();
+        let targets = names.targets();
         let timing = Timing { interval: self.config.probe.interval, timeout: self.config.ping.timeout };
-        self.probers.insert(wan, Prober::spawn(wan, binding, targets, timing, self.rounds.clone()));
+        self.probers.insert(wan, Prober::spawn_following(wan, binding, targets, timing, self.rounds.clone()));
     }
 
     fn describe(&self) -> Value {
@@ -229,6 +236,7 @@ impl Executor {
     /// Takes everything back, as far as it goes.
     async fn undo(mut self, final_default: Option<WanMark>) -> Vec<String> {
         self.probers.clear();
+        self.names.clear();
         // Programs first: a mark without its rule would only be noise, a rule without marks does no harm.
         let mut errors: Vec<String> = self.datapath.detach().iter().map(ToString::to_string).collect();
         if let Err(failures) = self.kernel.remove(final_default).await {
@@ -237,6 +245,7 @@ impl Executor {
         if let Err(error) = self.status_file.remove() {
             errors.push(error.to_string());
         }
+        self.hooks.stop().await;
         errors
     }
 }

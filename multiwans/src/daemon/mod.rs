@@ -24,7 +24,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
-use crate::config::{Config, Target};
+use crate::config::Config;
 use crate::control::Server;
 use crate::datapath::{Attachment, Datapath, LoadOptions};
 use crate::engine::Engine;
@@ -142,22 +142,4 @@ fn announce(config: &Config, attachment: Attachment) {
         env!("CARGO_PKG_VERSION"),
         config.wans.len()
     );
-    for wan in &config.wans {
-        let names: Vec<&str> = wan
-            .targets
-            .iter()
-            .filter_map(|target| match target {
-                Target::Name(name) => Some(name.as_str()),
-                Target::Address(_) => None,
-            })
-            .collect();
-        if !names.is_empty() {
-            tracing::warn!(
-                "{} ({}): ping targets {} are names, which this version does not resolve; the addresses decide",
-                wan.description,
-                wan.iface,
-                names.join(", ")
-            );
-        }
-    }
 }

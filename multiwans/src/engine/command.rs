@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::change::LinkChange;
 use super::event::{Binding, CommandId};
 use crate::types::{IfIndex, IfName, LinkState, WanMark};
 
@@ -38,6 +39,8 @@ pub enum Command {
     },
     /// Write the status file.
     WriteStatus(Vec<(IfName, LinkState)>),
+    /// Run the hooks of a link that came to another state. Carried out once it is in the hooks' queue.
+    RunHooks(LinkChange),
 }
 
 /// What an interface's programs do.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub mod alerts;
 mod attach;
+mod change;
 pub mod command;
 pub mod event;
 mod facts;
@@ -28,6 +29,7 @@ mod outbox;
 mod reconcile;
 mod status;
 
+pub use change::LinkChange;
 pub use command::{Command, MoveFlows, Numbered, Role, Routes, Steering};
 pub use event::{Binding, CommandId, Event, Interface, Now, Outcome, Round};
 pub use notice::{Kind, Level, Notice, Task, WanLabel};
@@ -52,6 +54,8 @@ pub struct Engine {
     stopping: bool,
     reconciler: Reconciler,
     notices: VecDeque<Notice>,
+    /// Links that came to another state by the event at hand, with the state before.
+    changed: Vec<(WanMark, LinkState)>,
 }
 
 impl Engine {
@@ -69,6 +73,7 @@ impl Engine {
             stopping: false,
             reconciler,
             notices: VecDeque::new(),
+            changed: Vec::new(),
         };
         engine.set_targets(false);
         engine.issue(Duration::ZERO);
@@ -99,6 +104,7 @@ impl Engine {
         self.choose_default();
         self.set_targets(routes_may_be_gone);
         self.issue(now.mono);
+        self.run_hooks();
     }
 
     /// The next command to carry out, in order. `None` after [`Event::Stop`].
@@ -169,6 +175,9 @@ impl Engine {
         };
         let before = link.state();
         let told = learn(link);
+        if before != link.state() {
+            self.changed.push((wan, before));
+        }
         match (before, link.state()) {
             (LinkState::Off, LinkState::Off) | (_, LinkState::Unknow) => {}
             (_, LinkState::Off) => self.reconciler.owe_dead_link(link.label(), link.address().0),
@@ -235,6 +244,15 @@ impl Engine {
         reconciler.issue(now, |wan| can_leave(links, *default, wan));
     }
 
+    /// Last of all: by the time hooks run, what they are told of is on its way.
+    fn run_hooks(&mut self) {
+        for (wan, previous) in std::mem::take(&mut self.changed) {
+            let Some(link) = self.links.iter().find(|link| link.mark() == wan) else { continue };
+            let (state, reason) = (link.state(), link.reason());
+            self.reconciler.run_hooks(LinkChange { wan, state, previous, reason, default: self.default });
+        }
+    }
+
     fn can_leave(&self, wan: WanMark) -> bool {
         can_leave(&self.links, self.default, wan)
     }
@@ -260,4 +278,4 @@ fn can_leave(links: &[Link], default: Option<WanMark>, dead: WanMark) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

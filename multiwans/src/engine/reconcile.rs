@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::change::LinkChange;
 use super::command::{Command, Numbered, Role, Routes, Steering};
 use super::event::{Binding, CommandId};
 use super::moves::Moves;
@@ -89,6 +90,12 @@ impl Reconciler {
     /// A link went OFF: its flows are to move as soon as another one takes them.
     pub(super) fn owe_dead_link(&mut self, label: &WanLabel, address: Ipv4Addr) {
         self.moves.owe_dead_link(label, address);
+    }
+
+    /// Has a link's hooks run. Nothing waits for the answer, nor is it tried again: from here on it is the
+    /// hooks' own matter what becomes of it.
+    pub(super) fn run_hooks(&mut self, change: LinkChange) {
+        self.outbox.push(Command::RunHooks(change));
     }
 
     /// A link is back: what was still owed for it is not any more.

@@ -25,6 +25,7 @@ fn config(wans: Vec<Wan>, localnets: Vec<Ipv4Net>) -> Config {
         alerts: Alerts { max: 2, interval: Duration::from_secs(1800) },
         ping: Ping { count: 1, timeout: Duration::from_secs(3), targets: Vec::new() },
         probe: Probe { interval: Duration::from_secs(1) },
+        hooks: Hooks { dir: PathBuf::new(), timeout: Duration::from_secs(30) },
         dns: Dns { retry: 1, timeout: Duration::from_secs(2), servers: Vec::new() },
         localnets,
         email: None,

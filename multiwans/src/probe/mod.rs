@@ -9,6 +9,7 @@
 //! round is called silent the socket is read empty.
 
 mod echo;
+mod names;
 mod round;
 mod socket;
 
@@ -19,13 +20,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use crate::engine::event::{Binding, Outcome, Round};
 use crate::types::WanMark;
 use echo::{Cookie, Echo};
+pub use names::Names;
 use round::Rounds;
 use socket::EchoSocket;
 
@@ -61,12 +63,26 @@ impl Prober {
     pub fn spawn(
         wan: WanMark,
         binding: Binding,
-        mut targets: Vec<Ipv4Addr>,
+        targets: Vec<Ipv4Addr>,
         timing: Timing,
         tx: mpsc::Sender<Round>,
     ) -> Self {
-        targets.sort_unstable();
-        targets.dedup();
+        Self::spawn_following(wan, binding, watch::Sender::new(targets).subscribe(), timing, tx)
+    }
+
+    /// The same with targets that may change: each round asks those of its begin. Their sender may go; the
+    /// last ones stay then.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with IO and time.
+    pub fn spawn_following(
+        wan: WanMark,
+        binding: Binding,
+        targets: watch::Receiver<Vec<Ipv4Addr>>,
+        timing: Timing,
+        tx: mpsc::Sender<Round>,
+    ) -> Self {
         let task = Task {
             wan,
             binding,
@@ -101,7 +117,7 @@ struct Unwanted;
 struct Task {
     wan: WanMark,
     binding: Binding,
-    targets: Vec<Ipv4Addr>,
+    targets: watch::Receiver<Vec<Ipv4Addr>>,
     identifier: u16,
     rounds: Rounds,
     /// `None`: not opened yet, or no longer any good.
@@ -179,12 +195,15 @@ impl Task {
             }
         }
         let Some(socket) = &self.socket else { return };
-        if self.targets.is_empty() {
+        let mut targets = self.targets.borrow_and_update().clone();
+        targets.sort_unstable();
+        targets.dedup();
+        if targets.is_empty() {
             self.rounds.not_asked("no address to probe is known".to_owned());
         }
         let request = Echo { identifier: self.identifier, sequence, cookie }.request();
         let mut usable = false;
-        for &target in &self.targets {
+        for target in targets {
             match socket.send(&request, target) {
                 Ok(()) => {
                     self.rounds.asked(target, Instant::now());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiwans::config::{
-    Alerts, Chain, Company, Config, Daemon, Dns, Filter, Ping, PortRange, Probe, Protocol, Wan,
+    Alerts, Chain, Company, Config, Daemon, Dns, Filter, Hooks, Ping, PortRange, Probe, Protocol, Wan,
 };
 use multiwans::datapath::{Datapath, LoadOptions, Program};
 use multiwans::engine::command::Steering;
@@ -71,6 +71,7 @@ pub(crate) fn config(mask: MarkMask, localnets: &[&str], filters: Vec<Vec<Filter
         alerts: Alerts { max: 2, interval: Duration::from_secs(1800) },
         ping: Ping { count: 1, timeout: Duration::from_secs(3), targets: Vec::new() },
         probe: Probe { interval: Duration::from_secs(1) },
+        hooks: Hooks { dir: PathBuf::new(), timeout: Duration::from_secs(30) },
         dns: Dns { retry: 1, timeout: Duration::from_secs(2), servers: Vec::new() },
         localnets: localnets.iter().map(|net| net.parse().unwrap()).collect(),
         email: None,

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
-use multiwans::config::{Alerts, Company, Config, Daemon, Dns, Ping, Probe, Wan};
+use multiwans::config::{Alerts, Company, Config, Daemon, Dns, Hooks, Ping, Probe, Wan};
 use multiwans::engine::command::Routes;
 use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
 use nix::mount::{MsFlags, mount};
@@ -119,6 +119,7 @@ pub(crate) fn config(wans: &[u8]) -> Config {
         alerts: Alerts { max: 2, interval: 1800 * second },
         ping: Ping { count: 1, timeout: 3 * second, targets: Vec::new() },
         probe: Probe { interval: second },
+        hooks: Hooks { dir: "scripts".into(), timeout: 30 * second },
         dns: Dns { retry: 1, timeout: 2 * second, servers: Vec::new() },
         localnets: Vec::new(),
         email: None,

@@ -83,6 +83,11 @@ proptest! {
         }
         let read_back = serde_json::from_str(&serde_json::to_string(&log).unwrap());
         prop_assert_eq!(read_back.ok(), Some(log.clone()));
+        let (hooks, log): (Vec<_>, Vec<_>) =
+            log.into_iter().partition(|numbered| matches!(numbered.command, Command::RunHooks(_)));
+        let hooks: Vec<Command> = hooks.into_iter().map(|numbered| numbered.command).collect();
+        let recorded: Vec<Command> = run.world.hooks.iter().cloned().map(Command::RunHooks).collect();
+        prop_assert_eq!(hooks, recorded);
         let commands: Vec<Command> = log.into_iter().map(|numbered| numbered.command).collect();
         prop_assert_eq!(commands, run.log);
         prop_assert_eq!(replayed.status(), run.world.engine.status());
@@ -113,7 +118,10 @@ proptest! {
                 Command::MoveFlows(MoveFlows::OffDeadLink { wan, .. }) | Command::Probe { wan, .. } => {
                     prop_assert!(wan.get() >= 3);
                 }
-                Command::MoveFlows(MoveFlows::Unanswered) | Command::Attach(_) | Command::WriteStatus(_) => {}
+                Command::MoveFlows(MoveFlows::Unanswered)
+                | Command::Attach(_)
+                | Command::WriteStatus(_)
+                | Command::RunHooks(_) => {}
             }
         }
     }

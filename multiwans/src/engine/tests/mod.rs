@@ -1,8 +1,9 @@
 //! The engine as a whole: tables of events and commands, random runs against invariants, simulated links.
 
-pub(super) mod world;
+pub(crate) mod world;
 
 mod commands;
+mod hooks;
 mod invariants;
 mod model;
 mod moving_flows;

@@ -73,7 +73,7 @@ fn replaces(command: &Command) -> Option<Replaces> {
         Command::Routes(_) => Some(Replaces::Routes),
         Command::Probe { wan, .. } => Some(Replaces::Probe(wan.get())),
         Command::WriteStatus(_) => Some(Replaces::Status),
-        Command::MoveFlows(_) => None,
+        Command::MoveFlows(_) | Command::RunHooks(_) => None,
     }
 }
 
@@ -247,6 +247,7 @@ impl Run {
             Command::WriteStatus(states) => assert_eq!(*states, self.model.states()),
             Command::Probe { wan, binding } => assert_eq!(*binding, self.model.binding(*wan)),
             Command::MoveFlows(what) => self.check_move(what),
+            Command::RunHooks(_) => unreachable!("the world keeps these apart"),
         }
         if let Some(slot) = replaces(&command) {
             let repeated = self.last.get(&slot) == Some(&command);

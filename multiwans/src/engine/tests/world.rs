@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Alerts, Company, Config, Daemon, Dns, Ping, Probe, Target, Wan};
+use crate::config::{Alerts, Company, Config, Daemon, Dns, Hooks, Ping, Probe, Target, Wan};
 use crate::engine::*;
 use crate::types::{FwMark, IfIndex, IfName, LinkState, MarkMask, WanMark};
 
 /// WANs 1 to n on eth1 to ethn with 10.0.k.2/24, each with its place in the failover order. Two silent
 /// rounds take a link down.
-pub(in crate::engine) fn config(orders: &[Option<u8>]) -> Config {
+pub(crate) fn config(orders: &[Option<u8>]) -> Config {
     let wans = (1..).zip(orders).map(|(mark, order)| Wan {
         description: format!("WAN{mark}"),
         note: None,
@@ -38,6 +38,7 @@ pub(in crate::engine) fn config(orders: &[Option<u8>]) -> Config {
         alerts: Alerts { max: 2, interval: Duration::from_secs(1_800) },
         ping: Ping { count: 1, timeout: Duration::from_secs(3), targets: Vec::new() },
         probe: Probe { interval: Duration::from_secs(1) },
+        hooks: Hooks { dir: PathBuf::new(), timeout: Duration::from_secs(30) },
         dns: Dns { retry: 1, timeout: Duration::from_secs(2), servers: Vec::new() },
         localnets: Vec::new(),
         email: None,
@@ -45,16 +46,16 @@ pub(in crate::engine) fn config(orders: &[Option<u8>]) -> Config {
     }
 }
 
-pub(in crate::engine) fn wan(mark: u8) -> WanMark {
+pub(crate) fn wan(mark: u8) -> WanMark {
     WanMark::new(mark).unwrap()
 }
 
-pub(in crate::engine) fn address(mark: u8) -> Ipv4Addr {
+pub(crate) fn address(mark: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, mark, 2)
 }
 
 /// A healthy `eth<mark>`.
-pub(in crate::engine) fn interface(mark: u8, index: u32) -> Interface {
+pub(crate) fn interface(mark: u8, index: u32) -> Interface {
     Interface {
         index: IfIndex(index),
         name: IfName::new(&format!("eth{mark}")).unwrap(),
@@ -78,6 +79,9 @@ pub(super) struct World {
     pub(super) interfaces: Vec<Interface>,
     /// Issued and not answered.
     pub(super) open: VecDeque<Numbered>,
+    /// Changes whose hooks are to run. Nobody waits for an answer to these commands, so they are no part of
+    /// the others.
+    pub(super) hooks: Vec<LinkChange>,
     /// Everything that was handed in, as JSON lines.
     pub(super) record: Vec<String>,
 }
@@ -91,6 +95,7 @@ impl World {
             now: Duration::ZERO,
             interfaces,
             open: VecDeque::new(),
+            hooks: Vec::new(),
             record: Vec::new(),
         }
     }
@@ -127,7 +132,13 @@ impl World {
     }
 
     pub(super) fn fetch(&mut self) -> Vec<Command> {
-        let issued: Vec<Numbered> = std::iter::from_fn(|| self.engine.poll_command()).collect();
+        let mut issued = Vec::new();
+        while let Some(numbered) = self.engine.poll_command() {
+            match numbered.command {
+                Command::RunHooks(change) => self.hooks.push(change),
+                _ => issued.push(numbered),
+            }
+        }
         self.open.extend(issued.iter().cloned());
         issued.into_iter().map(|numbered| numbered.command).collect()
     }

@@ -17,6 +17,7 @@ pub struct Config {
     probe_interval: String,
     localnets: Vec<String>,
     filters: BTreeMap<u8, Vec<String>>,
+    wan_keys: BTreeMap<u8, Vec<String>>,
     extra: String,
 }
 
@@ -32,6 +33,7 @@ impl Config {
             probe_interval: "200ms".to_owned(),
             localnets: LOCALNETS.map(str::to_owned).to_vec(),
             filters: BTreeMap::new(),
+            wan_keys: BTreeMap::new(),
             extra: String::new(),
         }
     }
@@ -67,6 +69,13 @@ impl Config {
         self
     }
 
+    /// Adds a key to a WAN: `ping: [1.1.1.1]`.
+    #[must_use]
+    pub fn wan_key(mut self, k: u8, yaml: &str) -> Self {
+        self.wan_keys.entry(k).or_default().push(yaml.to_owned());
+        self
+    }
+
     /// Adds lines of YAML at the top level.
     #[must_use]
     pub fn extra(mut self, yaml: &str) -> Self {
@@ -92,6 +101,9 @@ impl fmt::Display for Config {
             writeln!(f, "    ip: {}", wan_ip(k))?;
             writeln!(f, "    mask: 24")?;
             writeln!(f, "    gateway: {}", gateway(k))?;
+            for key in self.wan_keys.get(&k).into_iter().flatten() {
+                writeln!(f, "    {key}")?;
+            }
             if let Some(filters) = self.filters.get(&k) {
                 writeln!(f, "    filters:")?;
                 for filter in filters {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use std::net::Ipv4Addr;
 
 /// A link's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Wan {
     pub state: State,
     /// Why it is in this state.
     pub reason: String,
+    /// Who answered the last probe.
+    pub last_target: Option<Ipv4Addr>,
     /// Since when, in whatever form the daemon gives.
     pub since: Value,
 }
@@ -107,6 +110,7 @@ impl Wan {
                 .and_then(Value::as_u64)
                 .context("status: a WAN's mark must be a number")?,
             state,
+            last_target: text("last_target").ok().map(|address| address.parse()).transpose()?,
             // Null while nothing is known against the link.
             reason: text("reason").unwrap_or_default(),
             since: value.get("since").context("status: a WAN has no since")?.clone(),

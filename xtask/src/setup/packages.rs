@@ -21,6 +21,7 @@ pub(crate) const LAB_TOOLS: &[Tool] = &[
     Tool { program: "ping", package: "iputils-ping" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "modprobe", package: "kmod" },
+    Tool { program: "dnsmasq", package: "dnsmasq-base" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "bpftool", package: "bpftool" },
     Tool { program: "nsenter", package: "util-linux" },

@@ -1,0 +1,113 @@
+//! Ping targets that are names, resolved by a real server over each WAN.
+
+use anyhow::Result;
+use multiwans_tests::topology::{INTERNET, INTERNET_OTHERS};
+use multiwans_tests::wait::{stays_true, wait_until};
+use multiwans_tests::{Config, Daemon, Lab, Ns};
+use std::time::Duration;
+
+/// Of the internet's networks, but no host's.
+const DEAD: &str = "192.0.2.99";
+const NOTICED: Duration = Duration::from_secs(10);
+/// Servers that give no time to live are asked again after 8 s, and when they did not answer, after at
+/// most 8 s more in the tests below.
+const ASKED_AGAIN: Duration = Duration::from_secs(25);
+
+/// Every WAN has a dead address and a name, and the internet host for its server.
+fn config(lab: &Lab, name: &str) -> Config {
+    let config = Config::of(lab).extra(&format!("dns: {{retry: 1, timeout: 1, servers: [{INTERNET}]}}"));
+    (1..=lab.wans()).fold(config, |config, k| config.wan_key(k, &format!("ping: [{DEAD}, {name}]")))
+}
+
+#[test]
+fn a_name_is_probed_where_it_is_and_while_its_server_is_dead() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let [_, first, second, ..] = INTERNET_OTHERS;
+    let address = |address| format!("address=/alive.example.org/{address}");
+    let server = lab.serve_dns(Ns::Internet, 53, &[&address(first)])?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "alive.example.org"))?;
+    let probes = |target| {
+        move |s: &multiwans_tests::status::Status| {
+            (1..=2).all(|k| s.is_on(k) && s.wan(k).last_target == Some(target))
+        }
+    };
+    daemon.wait_status("both on by the name's address", NOTICED, probes(first))?;
+
+    // Its time is over, and there is another address.
+    server.kill();
+    let server = lab.serve_dns(Ns::Internet, 53, &[&address(second)])?;
+    daemon.wait_status("the new address", ASKED_AGAIN, probes(second))?;
+
+    server.kill();
+    wait_until("a word about the dead server", ASKED_AGAIN, || {
+        daemon.log().matches(&format!("cannot be resolved, {second} is probed as before")).count() == 2
+    })?;
+    stays_true("both on", Duration::from_secs(5), || daemon.status().is_ok_and(|s| probes(second)(&s)))?;
+    let log = daemon.log();
+    assert!(!log.contains("OFF:"), "no link was ever off\n{log}");
+
+    let _server = lab.serve_dns(Ns::Internet, 53, &[&address(first)])?;
+    daemon.wait_status("the server's word again", Duration::from_secs(40), probes(first))?;
+    daemon.terminate()
+}
+
+#[test]
+fn each_wan_asks_over_itself() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let [_, first, second, ..] = INTERNET_OTHERS;
+    // The same server for both; but who comes in by ISP 2 gets another one's answer.
+    lab.sh(
+        Ns::Internet,
+        "iptables -t nat -A PREROUTING -i isp2 -p udp --dport 53 -j REDIRECT --to-ports 5353",
+    )?;
+    let _one = lab.serve_dns(Ns::Internet, 53, &[&format!("address=/alive.example.org/{first}")])?;
+    let _two = lab.serve_dns(
+        Ns::Internet,
+        5353,
+        &[&format!("host-record=real.example.org,{second}"), "cname=alive.example.org,real.example.org"],
+    )?;
+    // It does not work over a link that is down, and goes on until it does.
+    lab.blackhole(2)?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "alive.example.org"))?;
+    daemon.wait_status("only WAN1 on", NOTICED, |s| s.is_on(1) && s.is_off(2))?;
+    assert_eq!(daemon.status()?.wan(1).last_target, Some(first));
+    lab.heal(2)?;
+    daemon.wait_status("WAN2 on by its own answer", Duration::from_secs(40), |s| {
+        s.is_on(2) && s.wan(2).last_target == Some(second)
+    })?;
+    let log = daemon.log();
+    assert_eq!(
+        log.matches("WAN2 (eth2): alive.example.org. cannot be resolved").count(),
+        1,
+        "told once\n{log}"
+    );
+    assert!(log.contains(&format!("WAN2 (eth2): alive.example.org. is {second}")), "{log}");
+    daemon.terminate()
+}
+
+#[test]
+fn the_router_s_own_server_long_answers_and_missing_names() -> Result<()> {
+    let lab = Lab::builder().wans(1).build()?;
+    let alive = INTERNET_OTHERS[3];
+    let mut records = vec![format!("host-record=many.example.org,{alive}")];
+    records.extend((100..140).map(|last| format!("host-record=many.example.org,192.0.2.{last}")));
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    let _server = lab.serve_dns(Ns::Router, 53, &records)?;
+    // Nobody listens on the first.
+    let config = Config::of(&lab)
+        .extra("dns: {retry: 2, timeout: 1, servers: [192.0.2.11, 127.0.0.1]}")
+        .wan_key(1, &format!("ping: [{DEAD}, many.example.org, missing.example.org]"));
+    let mut daemon = Daemon::start(&lab, &config)?;
+    daemon.wait_status("WAN1 on", NOTICED, |s| s.is_on(1) && s.wan(1).last_target == Some(alive))?;
+    let log = daemon.log();
+    // Of 41 addresses, which take TCP, 32 are probed.
+    assert!(log.contains(&format!("many.example.org. is {alive}, 192.0.2.100, ")), "{log}");
+    wait_until("the missing name's warning", NOTICED, || {
+        daemon.log().contains("missing.example.org. cannot be resolved and is not probed: 192.0.2.11: ")
+    })?;
+    std::thread::sleep(Duration::from_secs(8));
+    let log = daemon.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("missing.example.org.")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("127.0.0.1: no such name"), "{warnings:?}");
+    daemon.terminate()
+}

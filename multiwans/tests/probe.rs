@@ -15,7 +15,7 @@ use multiwans::types::WanMark;
 use socket2::Socket;
 use support::Netns;
 use support::isp::{DEAD, LIVE, LIVE_TOO, Lab, ROUTER, Seen, ms, reply, request, requests};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const QUICK: Timing = Timing { interval: Duration::from_millis(100), timeout: Duration::from_millis(300) };
 /// How long a test waits for what must come.
@@ -65,6 +65,30 @@ fn is_answer(round: &Round) -> bool {
 /// Whether nothing could be sent, for this reason.
 fn is_refused(round: &Round, why: &str) -> bool {
     matches!(&round.outcome, Outcome::Silent { send_error: Some(reason) } if reason.contains(why))
+}
+
+#[test]
+fn new_targets_are_asked_from_the_next_round_on() {
+    let lab = Lab::new();
+    let binding = lab.binding();
+    lab.probing(async || {
+        let (tx, mut rx) = mpsc::channel(64);
+        let targets = watch::Sender::new(vec![DEAD, LIVE]);
+        let _prober = Prober::spawn_following(wan(1), binding.clone(), targets.subscribe(), QUICK, tx);
+        let by =
+            |round: &Round, who| matches!(round.outcome, Outcome::Answered { target, .. } if target == who);
+        assert!(by(&next(&mut rx).await, LIVE));
+        let changed = Instant::now();
+        targets.send_replace(vec![DEAD, LIVE_TOO]);
+        until(&mut rx, |round| by(round, LIVE_TOO)).await;
+        // At the most a round that was under way, and the next; a prober begun anew would start at once.
+        assert!((ms(50)..ms(300)).contains(&changed.elapsed()), "{:?}", changed.elapsed());
+        targets.send_replace(Vec::new());
+        until(&mut rx, |round| is_refused(round, "no address to probe is known")).await;
+        targets.send_replace(vec![LIVE]);
+        drop(targets);
+        until(&mut rx, |round| by(round, LIVE)).await;
+    });
 }
 
 #[test]

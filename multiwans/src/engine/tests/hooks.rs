@@ -5,8 +5,11 @@ use crate::engine::*;
 use crate::types::LinkState::{self, Off, On, Unknow};
 use crate::types::{IfIndex, IfName, WanMark};
 
-/// Who, from, to, default; and the reasons.
-fn told(world: &mut World) -> (Vec<(u8, LinkState, LinkState, Option<u8>)>, Vec<String>) {
+/// Who, from, to, default.
+type Facts = (u8, LinkState, LinkState, Option<u8>);
+
+/// The changes told since the last time, and their reasons.
+fn told(world: &mut World) -> (Vec<Facts>, Vec<String>) {
     let changes: Vec<LinkChange> = world.hooks.drain(..).collect();
     let facts = changes
         .iter()

@@ -68,7 +68,10 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    LocalSet::new().block_on(&runtime, serve(config, options))
+    let result = LocalSet::new().block_on(&runtime, serve(config, options));
+    // A hook's folder on a file server that hangs keeps a thread waiting, which must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(config: Config, options: Options) -> anyhow::Result<()> {

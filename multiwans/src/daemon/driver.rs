@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::clock::Clock;
 use super::executor::Order;
+use super::supervisor::Supervisor;
 use crate::control::{Call, Request};
-use crate::engine::{Engine, Event, Interface, Level, Round};
+use crate::engine::{Disturbance, Engine, Event, Interface, Level, Round};
 use crate::net::{Error, Monitor};
 use crate::types::{IfIndex, IfName};
 
@@ -62,6 +63,7 @@ pub(super) struct Driver {
     pub(super) results: mpsc::UnboundedReceiver<Event>,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) names: Rc<BTreeMap<IfIndex, IfName>>,
+    pub(super) supervisor: Supervisor,
 }
 
 impl Driver {
@@ -72,6 +74,7 @@ impl Driver {
     /// The kernel does not tell of its network any more. The executor is told to stop all the same.
     pub(super) async fn run(mut self) -> Result<(), Error> {
         let result = self.turn().await;
+        self.supervisor.stopping();
         self.feed(Event::Stop);
         // The executor ends only after this order, so it is there to take it.
         let _ = self.orders.send(Order::Stop { final_default: self.engine.final_default() });
@@ -94,10 +97,20 @@ impl Driver {
                 },
                 Some(result) = self.results.recv() => self.feed(result),
                 changed = self.monitor.changed() => {
-                    if changed?.interfaces {
+                    let changed = changed?;
+                    if changed.interfaces {
                         self.look().await?;
                     }
+                    let disturbed = Disturbance {
+                        routing: changed.routes || changed.rules || changed.settings,
+                        programs: changed.filters,
+                    };
+                    if disturbed.any() {
+                        self.feed(Event::Disturbed(disturbed));
+                    }
                 }
+                // Before what can be many: a flood of results must not make the loop look dead.
+                _ = self.supervisor.alive_due() => self.supervisor.alive(),
                 Some(round) = self.rounds.recv() => self.feed(Event::Round(round)),
                 Some(call) = self.calls.recv() => self.answer(call),
                 () = until(deadline) => self.feed(Event::Tick),
@@ -117,13 +130,16 @@ impl Driver {
     /// Tells the engine, and passes on what it says.
     fn feed(&mut self, event: Event) {
         self.engine.handle(&event, self.clock.now());
+        let mut any_told = false;
         while let Some(notice) = self.engine.poll_notice() {
+            any_told = true;
             match notice.level {
                 Level::Error => tracing::error!("{notice}"),
                 Level::Warn => tracing::warn!("{notice}"),
                 Level::Info => tracing::info!("{notice}"),
             }
         }
+        self.supervisor.tell(&self.engine, any_told);
         while let Some(numbered) = self.engine.poll_command() {
             tracing::debug!(id = numbered.id.0, "{:?}", numbered.command);
             // As above: the executor outlives the loop.

@@ -8,6 +8,7 @@
 //!  results      ─┘
 //! ```
 
+mod bring_up;
 mod clock;
 mod decisions;
 mod driver;
@@ -15,6 +16,7 @@ mod executor;
 pub mod lock;
 pub mod requirements;
 mod sessions;
+mod supervisor;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -33,6 +35,7 @@ use crate::policy::Compiled;
 use clock::Clock;
 use driver::{Driver, Signals};
 use executor::Executor;
+use supervisor::Supervisor;
 
 /// Rounds that may wait for the loop. A round waits for a millisecond or so; with every WAN probed ten
 /// times a second this is seconds of them.
@@ -104,6 +107,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
         results,
         orders,
         names: Rc::new(BTreeMap::new()),
+        supervisor: Supervisor::from_env(),
     };
 
     let result = driver.run().await;

@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 mod attach;
+mod audit;
+mod bring_up;
 pub mod command;
 pub mod event;
 mod facts;
@@ -28,7 +30,7 @@ mod reconcile;
 mod status;
 
 pub use command::{Command, MoveFlows, Numbered, Role, Routes, Steering};
-pub use event::{Binding, CommandId, Event, Interface, Now, Outcome, Round};
+pub use event::{Binding, CommandId, Disturbance, Event, Interface, Now, Outcome, Round};
 pub use notice::{Kind, Level, Notice, Task, WanLabel};
 pub use status::{Status, WanStatus};
 
@@ -58,7 +60,7 @@ impl Engine {
     /// file with every WAN UNKNOW.
     pub fn new(config: &Config) -> Self {
         let links: Vec<Link> = config.wans.iter().map(|wan| Link::new(wan, &config.ping)).collect();
-        let reconciler = Reconciler::new(links.iter().map(|link| link.label().clone()));
+        let reconciler = Reconciler::new(links.iter().map(|link| link.label().clone()), config.daemon.run_interval);
         let mut engine = Self {
             links,
             began: false,
@@ -89,10 +91,15 @@ impl Engine {
             Event::Round(round) => self.update(round.wan, |link| link.round(round, now)),
             Event::Tick => {}
             Event::Done(id) => {
-                let told = self.reconciler.done(*id);
+                let told = self.reconciler.done(*id, now.mono);
                 self.tell(told);
             }
             Event::Failed { id, error } => self.failed(*id, error, now),
+            Event::Disturbed(what) => self.reconciler.disturbed(*what),
+            Event::Repaired(what) => {
+                let told = self.reconciler.repaired(what, now.mono);
+                self.notices.extend(told.into_iter().map(Notice::from));
+            }
             Event::Stop => return self.stop(),
         }
         self.choose_default();
@@ -126,6 +133,13 @@ impl Engine {
         }
     }
 
+    /// Whether every link has been judged, and what follows from it is carried out as far as it could be.
+    pub fn is_in_force(&self) -> bool {
+        self.looked
+            && self.links.iter().all(|link| link.state() != LinkState::Unknow)
+            && !self.reconciler.is_under_way()
+    }
+
     /// Whether [`Event::Stop`] came.
     pub fn stopping(&self) -> bool {
         self.stopping
@@ -157,6 +171,7 @@ impl Engine {
                 told
             });
         }
+        self.reconciler.watch_down(interfaces, now.mono);
         self.reconciler.want_attached(attach::roles(&self.links, interfaces));
         any_changed
     }
@@ -230,8 +245,9 @@ impl Engine {
     }
 
     fn issue(&mut self, now: Duration) {
-        let Self { links, default, reconciler, .. } = self;
-        reconciler.issue(now, |wan| can_leave(links, *default, wan));
+        let Self { links, default, reconciler, notices, .. } = self;
+        let told = reconciler.issue(now, |wan| can_leave(links, *default, wan));
+        notices.extend(told.into_iter().map(Notice::from));
     }
 
     fn can_leave(&self, wan: WanMark) -> bool {

@@ -113,7 +113,11 @@ proptest! {
                 Command::MoveFlows(MoveFlows::OffDeadLink { wan, .. }) | Command::Probe { wan, .. } => {
                     prop_assert!(wan.get() >= 3);
                 }
-                Command::MoveFlows(MoveFlows::Unanswered) | Command::Attach(_) | Command::WriteStatus(_) => {}
+                Command::BringUp { wan, .. } => prop_assert!(wan.get() >= 3),
+                Command::MoveFlows(MoveFlows::Unanswered)
+                | Command::Attach(_)
+                | Command::Audit { .. }
+                | Command::WriteStatus(_) => {}
             }
         }
     }

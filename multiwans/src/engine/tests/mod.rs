@@ -3,6 +3,7 @@
 pub(super) mod world;
 
 mod commands;
+mod healing;
 mod invariants;
 mod model;
 mod moving_flows;

@@ -22,7 +22,11 @@ fn routing(lab: &Lab) -> Result<String> {
     let mut text = String::new();
     for line in ["ip rule show", "ip route show table 1", "ip route show table 2", "ip route show default"] {
         // A table that is empty is none at all for some versions of `ip`.
-        text += &lab.sh(Ns::Router, line).unwrap_or_default();
+        // Rules of one priority stand in the order they came in, which means nothing here.
+        let shown = lab.sh(Ns::Router, line).unwrap_or_default();
+        let mut lines: Vec<&str> = shown.lines().map(str::trim_end).collect();
+        lines.sort_unstable();
+        text += &(lines.join("\n") + "\n");
     }
     for wan in ["eth1", "eth2"] {
         text += &lab.sh(Ns::Router, &format!("cat /proc/sys/net/ipv4/conf/{wan}/rp_filter"))?;
@@ -69,7 +73,9 @@ fn what_the_kernel_tells_of_is_back_within_a_second() -> Result<()> {
     let _servers = lab.serve_internet(&[80, 443])?;
     let mut daemon = Daemon::start(&lab, &web_config(&lab))?;
     let client = lab.client(Ns::Client);
-    let sessions = [client.tcp_session(INTERNET, 80)?, client.tcp_session(INTERNET, 443)?];
+    // Traffic without pause, which one path after another is taken from. (A TCP session may break by it:
+    // masquerading kills the entry of a flow that leaves by another interface, for however short a time.)
+    let stream = client.udp_stream(INTERNET, 443)?;
 
     let acts = vandalism(&lab)?;
     for round in 0..ROUNDS {
@@ -79,7 +85,7 @@ fn what_the_kernel_tells_of_is_back_within_a_second() -> Result<()> {
             let (before, told) = (routing(&lab)?, warnings(&daemon, &words));
             lab.feed(Ns::Router, "ip -batch -", act).with_context(context)?;
             // Who set the default route is not seen in what it does.
-            let plain = |text: String| text.replace("proto 109 src 10.0.1.2 ", "");
+            let plain = |text: String| text.replace(" proto 109 src 10.0.1.2", "");
             wait_until("healing", HEALED, || {
                 routing(&lab).is_ok_and(|now| plain(now) == plain(before.clone()))
                     && warnings(&daemon, &words) > told
@@ -92,10 +98,8 @@ fn what_the_kernel_tells_of_is_back_within_a_second() -> Result<()> {
         lab.sysctl(Ns::Router, "ipv4/conf/eth1/rp_filter", "1")?;
         wait_until("rp_filter", HEALED, || warnings(&daemon, &["rp_filter of eth1", "loose again"]) > round)?;
     }
-    for session in sessions {
-        let report = session.finish()?;
-        assert!(report.messages > 100, "{report:?}");
-    }
+    let report = stream.finish()?;
+    assert!(report.sent > 1_000 && report.lost < report.sent / 4, "{report:?}");
     // What it did itself it does not take for somebody else's doing.
     let told = warnings(&daemon, &[]);
     stays_true("quiet", Duration::from_secs(1), || warnings(&daemon, &[]) == told)?;
@@ -112,7 +116,9 @@ fn what_nobody_tells_of_is_back_by_the_audit() -> Result<()> {
     let names = || -> Result<Vec<_>> {
         let directory = lab.router_files().iproute2().join("rt_tables.d");
         let entries = fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
-        Ok(entries.iter().map(|e| e.path()).filter(|p| p.to_string_lossy().contains("multiwans")).collect())
+        let is_ours =
+            |entry: &&fs::DirEntry| entry.file_name().to_string_lossy().starts_with("multiwans");
+        Ok(entries.iter().filter(is_ours).map(fs::DirEntry::path).collect())
     };
     let [file] = &names()?[..] else { panic!("{:?}", names()) };
     let text = fs::read_to_string(file)?;
@@ -124,14 +130,15 @@ fn what_nobody_tells_of_is_back_by_the_audit() -> Result<()> {
         } else {
             fs::write(file, "1\tmine\n")?;
         }
-        for link in our_links(&lab)? {
+        for link in our_links(&daemon)? {
             lab.sh(Ns::Router, &format!("bpftool link detach id {link}"))?;
         }
-        assert_eq!(our_links(&lab)?, [""; 0]);
-        wait_until("healing", AUDITED, || {
-            our_links(&lab).is_ok_and(|links| links.len() == 4)
+        assert_eq!(our_links(&daemon)?, [""; 0]);
+        let healed = wait_until("healing", AUDITED, || {
+            our_links(&daemon).is_ok_and(|links| links.len() == 4)
                 && fs::read_to_string(file).is_ok_and(|now| now == text)
-        })?;
+        });
+        healed.with_context(|| format!("{:?}", our_links(&daemon)))?;
         assert_eq!(client.seen_by_tcp(INTERNET, 80)?, wan_ip(2));
         for words in [
             ["multiwans_steer", "eth0"],
@@ -148,12 +155,21 @@ fn what_nobody_tells_of_is_back_by_the_audit() -> Result<()> {
     daemon.terminate()
 }
 
-/// The numbers of our links on the router's interfaces.
-fn our_links(lab: &Lab) -> Result<Vec<String>> {
-    let shown = lab.sh(Ns::Router, "bpftool net show")?;
-    let ours = shown.lines().filter(|line| line.contains("multiwans"));
-    let id = |line: &str| line.split("link_id ").nth(1)?.split_whitespace().next().map(str::to_owned);
-    Ok(ours.filter_map(id).collect())
+/// The numbers of the daemon's links that are on an interface. (A bpftool of 7.1 shows none of TCX, but
+/// detaches them.)
+fn our_links(daemon: &Daemon<'_>) -> Result<Vec<String>> {
+    let mut live = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid()))? {
+        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.map(|value| value.trim().to_owned())
+        };
+        if field("link_type").as_deref() == Some("tcx") && field("ifindex").as_deref() != Some("0") {
+            live.extend(field("link_id"));
+        }
+    }
+    Ok(live)
 }
 
 #[test]
@@ -170,8 +186,8 @@ fn a_program_that_works_against_the_daemon_is_met_with_pauses() -> Result<()> {
         }
         true
     })?;
-    // 20 times at once, then after 1, 2 and 4 seconds.
-    assert!((20..=25).contains(&removed), "{removed}");
+    // 20 times at once, then after 1, 2 and 4 seconds, and by the audit.
+    assert!((20..=27).contains(&removed), "{removed}");
     let told = warnings(&daemon, &["rule 30020: from 10.0.1.2"]);
     assert!((20..=22).contains(&told), "{told}");
     assert_eq!(warnings(&daemon, &["works against multiwans"]), 1);

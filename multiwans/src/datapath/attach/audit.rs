@@ -14,6 +14,9 @@ use super::{Attachment, Interfaces, PROGRAMS, classifier};
 use crate::datapath::{DatapathError, clsact};
 use crate::types::{IfIndex, IfName};
 
+/// The kernel's number of a loaded program.
+type ProgramId = u32;
+
 /// A program that somebody took off an interface.
 #[derive(Debug)]
 pub(in crate::datapath) struct TakenOff {

@@ -48,7 +48,10 @@ fn vandalism(lab: &Lab) -> Result<Vec<(String, Vec<String>)>> {
         .map(|line| {
             let (priority, rule) = line.split_once(":\t").unwrap_or_default();
             let rule = rule.replace(" [detached]", "");
-            (format!("rule del priority {priority} {rule}"), vec![format!("rule {priority}: "), "gone".into()])
+            (
+                format!("rule del priority {priority} {rule}"),
+                vec![format!("rule {priority}: "), "gone".into()],
+            )
         })
         .collect();
     assert_eq!(acts.len(), 7, "{rules}");
@@ -116,8 +119,7 @@ fn what_nobody_tells_of_is_back_by_the_audit() -> Result<()> {
     let names = || -> Result<Vec<_>> {
         let directory = lab.router_files().iproute2().join("rt_tables.d");
         let entries = fs::read_dir(directory)?.collect::<Result<Vec<_>, _>>()?;
-        let is_ours =
-            |entry: &&fs::DirEntry| entry.file_name().to_string_lossy().starts_with("multiwans");
+        let is_ours = |entry: &&fs::DirEntry| entry.file_name().to_string_lossy().starts_with("multiwans");
         Ok(entries.iter().filter(is_ours).map(fs::DirEntry::path).collect())
     };
     let [file] = &names()?[..] else { panic!("{:?}", names()) };
@@ -176,9 +178,8 @@ fn our_links(daemon: &Daemon<'_>) -> Result<Vec<String>> {
 fn a_program_that_works_against_the_daemon_is_met_with_pauses() -> Result<()> {
     let lab = Lab::builder().build()?;
     let mut daemon = Daemon::start(&lab, &web_config(&lab))?;
-    let rule = || {
-        lab.sh(Ns::Router, "ip rule show priority 30020").is_ok_and(|rules| rules.contains("10.0.1.2"))
-    };
+    let rule =
+        || lab.sh(Ns::Router, "ip rule show priority 30020").is_ok_and(|rules| rules.contains("10.0.1.2"));
     let mut removed = 0;
     stays_true("the fight", Duration::from_secs(10), || {
         if rule() && lab.sh(Ns::Router, "ip rule del from 10.0.1.2 priority 30020").is_ok() {

@@ -61,7 +61,8 @@ fn the_unit_is_valid_and_confined() -> Result<()> {
         .output()?;
     let text = String::from_utf8_lossy(&secured.stdout).into_owned();
     let score = text.lines().rfind(|line| line.contains("Overall exposure level"));
-    let score = score.and_then(|line| line.split(": ").nth(1)?.split_whitespace().next()?.parse::<f32>().ok());
+    let score =
+        score.and_then(|line| line.split(": ").nth(1)?.split_whitespace().next()?.parse::<f32>().ok());
     // 9.6 without any of it. What is open is open for hooks.
     ensure!(score.is_some_and(|score| score < 5.0), "{score:?}\n{text}");
     fs::remove_dir_all(&directory)?;
@@ -87,7 +88,10 @@ fn the_service_manager_is_told_of_readiness_state_life_and_stop() -> Result<()> 
     let status = daemon.status()?;
     assert!(status.is_on(1) && status.is_off(2) && status.defaults_to(1), "{status:?}");
     let ready = heard.last().cloned().unwrap_or_default();
-    assert!(ready.contains("STATUS=default WAN1; 1 of 2 links ON; WAN2 OFF: no reply from any of"), "{ready}");
+    assert!(
+        ready.contains("STATUS=default WAN1; 1 of 2 links ON; WAN2 OFF: no reply from any of"),
+        "{ready}"
+    );
     assert_eq!(lab.client(Ns::Client).seen_by_tcp(INTERNET, 80)?, wan_ip(1));
 
     lab.heal(2)?;
@@ -168,7 +172,9 @@ fn the_units_capabilities_are_enough() -> Result<()> {
     client.wait_seen(wan_ip(2), INTERNET, 443, Duration::from_secs(2))?;
     // The audit has its own questions to the kernel.
     lab.sh(Ns::Router, "ip rule del priority 30000")?;
-    wait_until("healing", Duration::from_secs(1), || daemon.log().contains("rule 30000: from all lookup 254"))?;
+    wait_until("healing", Duration::from_secs(1), || {
+        daemon.log().contains("rule 30000: from all lookup 254")
+    })?;
     stays_true("no complaint by the audit", Duration::from_secs(11), || {
         !daemon.log().contains("ERROR") && !daemon.log().contains("cannot be looked at")
     })?;
@@ -181,7 +187,8 @@ fn the_journal_gets_each_line_once_with_level_and_facility() -> Result<()> {
     let socket = listen(&lab, "systemd/journal/socket")?;
     let log = lab.router_files().run().join("stderr");
     let mut daemon = Daemon::spawn_with(&lab, &web_config(&lab), |command| {
-        let Ok((file, metadata)) = fs::File::create(&log).and_then(|file| Ok((file.try_clone()?, file.metadata()?)))
+        let Ok((file, metadata)) =
+            fs::File::create(&log).and_then(|file| Ok((file.try_clone()?, file.metadata()?)))
         else {
             return;
         };
@@ -193,7 +200,8 @@ fn the_journal_gets_each_line_once_with_level_and_facility() -> Result<()> {
     for field in ["PRIORITY=6", "SYSLOG_IDENTIFIER=multiwans", "SYSLOG_FACILITY=3"] {
         // A value is written in one line, or with its length before it.
         let (name, value) = field.split_once('=').unwrap_or_default();
-        let there = entry.contains(field) || entry.split(name).nth(1).is_some_and(|rest| rest.contains(value));
+        let there =
+            entry.contains(field) || entry.split(name).nth(1).is_some_and(|rest| rest.contains(value));
         assert!(there, "{field} in {entry:?}");
     }
     lab.pull_cable(1)?;
@@ -201,7 +209,9 @@ fn the_journal_gets_each_line_once_with_level_and_facility() -> Result<()> {
     daemon.wait_ready()?;
     // Meanwhile nobody reads: it must not wait for that at its stop.
     let drain = std::thread::spawn(move || {
-        stays_true("draining", Duration::from_secs(3), || std::iter::from_fn(|| receive(&socket)).count() < 100_000)
+        stays_true("draining", Duration::from_secs(3), || {
+            std::iter::from_fn(|| receive(&socket)).count() < 100_000
+        })
     });
     daemon.terminate()?;
     assert_eq!(fs::read_to_string(&log)?, "", "nothing twice");

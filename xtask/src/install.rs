@@ -179,9 +179,11 @@ mod tests {
         uninstall(&places)?;
         uninstall(&places)?;
         assert_eq!(fs::read_to_string(&config)?, "mine");
-        for gone in
-            ["etc/systemd/system/multiwans.service", "opt/mw/sbin/multiwans", "etc/multiwans/config.example.yaml"]
-        {
+        for gone in [
+            "etc/systemd/system/multiwans.service",
+            "opt/mw/sbin/multiwans",
+            "etc/multiwans/config.example.yaml",
+        ] {
             assert!(!root.join(gone).exists(), "{gone}");
         }
         fs::remove_dir_all(&root)?;

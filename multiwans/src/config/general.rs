@@ -14,7 +14,8 @@ use super::section::Section;
 use crate::types::MarkMask;
 
 const COMPANY_KEYS: &[&str] = &["name", "department", "site"];
-const DAEMON_KEYS: &[&str] = &["runInterval", "statusFile", "controlSocket", "markMask", "rulePriority", "logLevel"];
+const DAEMON_KEYS: &[&str] =
+    &["runInterval", "statusFile", "controlSocket", "markMask", "rulePriority", "logLevel"];
 const ALERTS_KEYS: &[&str] = &["max", "interval"];
 const PING_KEYS: &[&str] = &["count", "timeout", "targets"];
 const PROBE_KEYS: &[&str] = &["interval"];

@@ -13,8 +13,8 @@ use super::{bring_up, sessions};
 use crate::config::{Config, Target};
 use crate::datapath::{Attachment, Datapath};
 use crate::engine::{Binding, Command, CommandId, Event, MoveFlows, Numbered, Role, Round, Routes, Steering};
-use crate::net::{Change, Kernel};
 use crate::net::conntrack::{Conntrack, Deleted, Select, Tracking};
+use crate::net::{Change, Kernel};
 use crate::notify::StatusFile;
 use crate::probe::{Prober, Timing};
 use crate::types::{IfIndex, IfName, WanMark};
@@ -78,7 +78,9 @@ impl Executor {
         let mut final_default = None;
         while let Some(order) = orders.recv().await {
             match order {
-                Order::Command { numbered: Numbered { id, command: Command::BringUp { iface, .. } }, .. } => {
+                Order::Command {
+                    numbered: Numbered { id, command: Command::BringUp { iface, .. } }, ..
+                } => {
                     // The scripts of a network interface take their time.
                     let results = results.clone();
                     tokio::task::spawn_local(async move {
@@ -290,10 +292,7 @@ fn named(
     roles: &BTreeMap<IfIndex, Role>,
     names: &BTreeMap<IfIndex, IfName>,
 ) -> BTreeMap<IfIndex, (IfName, Role)> {
-    roles
-        .iter()
-        .filter_map(|(index, role)| Some((*index, (names.get(index)?.clone(), *role))))
-        .collect()
+    roles.iter().filter_map(|(index, role)| Some((*index, (names.get(index)?.clone(), *role)))).collect()
 }
 
 fn joined(errors: Vec<impl ToString>) -> Result<(), String> {

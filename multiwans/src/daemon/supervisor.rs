@@ -34,7 +34,12 @@ impl Supervisor {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });
-        Self { supervised: env::var_os("NOTIFY_SOCKET").is_some(), ready: false, status: String::new(), watchdog }
+        Self {
+            supervised: env::var_os("NOTIFY_SOCKET").is_some(),
+            ready: false,
+            status: String::new(),
+            watchdog,
+        }
     }
 
     /// Waits until the watchdog wants to hear of the loop; for ever where there is none.

@@ -46,9 +46,7 @@ pub(super) struct BringUps(Vec<Watched>);
 
 impl BringUps {
     pub(super) fn new(labels: impl IntoIterator<Item = WanLabel>) -> Self {
-        Self(
-            labels.into_iter().map(|label| Watched { label, outage: Outage::Up, raised: None }).collect(),
-        )
+        Self(labels.into_iter().map(|label| Watched { label, outage: Outage::Up, raised: None }).collect())
     }
 
     /// Takes in the interfaces. One that does not exist cannot be switched on.

@@ -60,7 +60,8 @@ impl Engine {
     /// file with every WAN UNKNOW.
     pub fn new(config: &Config) -> Self {
         let links: Vec<Link> = config.wans.iter().map(|wan| Link::new(wan, &config.ping)).collect();
-        let reconciler = Reconciler::new(links.iter().map(|link| link.label().clone()), config.daemon.run_interval);
+        let reconciler =
+            Reconciler::new(links.iter().map(|link| link.label().clone()), config.daemon.run_interval);
         let mut engine = Self {
             links,
             began: false,

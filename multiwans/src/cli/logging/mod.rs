@@ -92,9 +92,7 @@ fn outputs() -> Vec<Box<dyn Layer<Registry> + Send + Sync>> {
 /// does not mean that this one does.
 fn is_journal(stderr: Option<&std::fs::Metadata>) -> bool {
     let named = env::var("JOURNAL_STREAM").ok();
-    stderr
-        .zip(named)
-        .is_some_and(|(stderr, named)| named == format!("{}:{}", stderr.dev(), stderr.ino()))
+    stderr.zip(named).is_some_and(|(stderr, named)| named == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
 /// `None` where stderr is closed.

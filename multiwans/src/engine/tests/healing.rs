@@ -89,7 +89,7 @@ fn an_interface_that_is_down_is_switched_on_once() {
     world.settle();
     world.notices();
     let bring_up = Command::BringUp { wan: wan(1), iface: interface(1, 0).name };
-    assert_eq!(world.wait(), [bring_up.clone()]);
+    assert_eq!(world.wait(), std::slice::from_ref(&bring_up));
     assert_eq!(world.now, Duration::from_secs(2));
     assert_eq!(world.notices(), ["WAN1 (eth1): its interface is down; switching it on"]);
     world.answer(is_bring_up, Some("No such device"));

@@ -106,10 +106,7 @@ impl Datapath {
     /// Makes sure that the interfaces carry exactly these roles, and that every program still is where it
     /// was attached. Returns a line for each that somebody had taken off and that runs again, and what could
     /// not be done.
-    pub fn audit(
-        &mut self,
-        roles: &BTreeMap<IfIndex, (IfName, Role)>,
-    ) -> (Vec<String>, Vec<DatapathError>) {
+    pub fn audit(&mut self, roles: &BTreeMap<IfIndex, (IfName, Role)>) -> (Vec<String>, Vec<DatapathError>) {
         let mut errors = Vec::new();
         let taken_off = self.interfaces.give_up_broken(&mut self.ebpf, &mut errors);
         errors.extend(self.attach(roles));

@@ -59,7 +59,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_at(lab: &'a Lab, config: &impl Display, log_level: &str) -> Result<Self> {
-        let mut daemon = Self::spawn_at(lab, config, log_level)?;
+        let mut daemon = Self::spawn_at(lab, config, log_level, |_| {})?;
         daemon.wait_ready()?;
         Ok(daemon)
     }
@@ -69,10 +69,27 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When the binary is not there or cannot be run.
     pub fn spawn(lab: &'a Lab, config: &impl Display) -> Result<Self> {
-        Self::spawn_at(lab, config, "debug")
+        Self::spawn_with(lab, config, |_| {})
     }
 
-    fn spawn_at(lab: &'a Lab, config: &impl Display, log_level: &str) -> Result<Self> {
+    /// Starts the daemon after a last change to its command, and waits for nothing.
+    ///
+    /// # Errors
+    /// When the binary is not there or cannot be run.
+    pub fn spawn_with(
+        lab: &'a Lab,
+        config: &impl Display,
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        Self::spawn_at(lab, config, "debug", change)
+    }
+
+    fn spawn_at(
+        lab: &'a Lab,
+        config: &impl Display,
+        log_level: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let run = lab.router_files().run();
@@ -93,11 +110,16 @@ impl<'a> Daemon<'a> {
         unsafe {
             command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
         }
+        change(&mut command);
         let child = command.spawn().context("cannot run the daemon")?;
         Ok(Self { lab, child, log })
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    /// Waits until it knows the state of every link.
+    ///
+    /// # Errors
+    /// When it ends, or does not get there in time.
+    pub fn wait_ready(&mut self) -> Result<()> {
         let ready = wait_for("every link's first verdict", patient(START_TIME), || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Some(Err(status));

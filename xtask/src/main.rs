@@ -4,6 +4,7 @@ mod build;
 mod build_ebpf;
 mod command;
 mod demo;
+mod install;
 mod lab;
 mod lint;
 mod setup;
@@ -39,6 +40,10 @@ enum Task {
     Lint,
     /// Watch the daemon steer and fail over real traffic in namespaces (under a minute; needs root)
     Demo(demo::Args),
+    /// Build with optimisations and install program, systemd unit and example configuration
+    Install(install::Args),
+    /// Remove what install put in place, except the configuration
+    Uninstall(install::Places),
     /// The network of namespaces that tests and demo run in, to play in by hand (needs root)
     #[command(subcommand)]
     Lab(lab::Task),
@@ -64,6 +69,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Task::Vm(args)) => vm::run(&args),
         Some(Task::Lint) => lint::run(),
         Some(Task::Demo(args)) => demo::run(&args),
+        Some(Task::Install(args)) => install::install(&args),
+        Some(Task::Uninstall(places)) => install::uninstall(&places),
         Some(Task::Lab(task)) => lab::run(&task),
     }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config;
+
 /// Steering and failover for routers with two or more internet links.
 ///
 /// Without a command it does what `multiwans run` does.
@@ -40,9 +42,9 @@ pub struct Run {
     /// Control socket, instead of `daemon.controlSocket`
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// How much to log; `debug` tells each packet's decision
-    #[arg(long, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL")]
-    pub log_level: LogLevel,
+    /// How much to log, instead of `daemon.logLevel`; `debug` tells each packet's decision
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
 }
 
 /// `multiwans check`, `multiwans mail-test`.
@@ -78,4 +80,15 @@ pub enum LogLevel {
     Info,
     /// Every packet's decision, every command
     Debug,
+}
+
+impl From<LogLevel> for config::LogLevel {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+        }
+    }
 }

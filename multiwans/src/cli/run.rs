@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use super::args::Run;
 use super::load::load;
-use super::{LogLevel, fail, locate, logging};
+use super::{fail, locate, logging};
+use crate::config::LogLevel;
 use crate::daemon;
 
 /// Loads the configuration and runs the daemon. Nothing is changed where either is not possible.
@@ -19,7 +20,8 @@ pub(super) fn run(args: Run) -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return fail(&error),
     };
-    logging::init(args.log_level);
+    let level = args.log_level.map_or(parsed.config.daemon.log_level, LogLevel::from);
+    logging::init(level);
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
@@ -31,7 +33,7 @@ pub(super) fn run(args: Run) -> ExitCode {
         Ok(dir) => dir,
         Err(error) => return fail(&format!("{}: {error}", path.display())),
     };
-    let options = daemon::Options { log_decisions: args.log_level >= LogLevel::Debug };
+    let options = daemon::Options { log_decisions: level >= LogLevel::Debug };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}")),

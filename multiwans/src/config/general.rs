@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::model::{Alerts, Company, Daemon, Dns, Hooks, Ping, Probe};
+use super::model::{Alerts, Company, Daemon, Dns, Hooks, LogLevel, Ping, Probe};
 use super::net;
 use super::problem::Report;
-use super::scalar::{Rule, duration, file_path, folder_path, free_text, integer, mark_mask, socket_path};
+use super::scalar::{
+    Rule, duration, file_path, folder_path, free_text, integer, log_level, mark_mask, socket_path,
+};
 use super::section::Section;
 use crate::types::MarkMask;
 
 const COMPANY_KEYS: &[&str] = &["name", "department", "site"];
-const DAEMON_KEYS: &[&str] = &["runInterval", "statusFile", "controlSocket", "markMask", "rulePriority"];
+const DAEMON_KEYS: &[&str] =
+    &["runInterval", "statusFile", "controlSocket", "markMask", "rulePriority", "logLevel"];
 const ALERTS_KEYS: &[&str] = &["max", "interval"];
 const PING_KEYS: &[&str] = &["count", "timeout", "targets"];
 const PROBE_KEYS: &[&str] = &["interval"];
@@ -97,6 +100,7 @@ fn daemon(root: &Section<'_>, report: &mut Report) -> Daemon {
             report,
         ),
         mark_mask: section.with_default("markMask", mark_mask, MarkMask::default(), report),
+        log_level: section.with_default("logLevel", log_level, LogLevel::default(), report),
         rule_priority: section.with_default(
             "rulePriority",
             integer(1..=MAX_RULE_PRIORITY),

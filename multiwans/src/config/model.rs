@@ -57,8 +57,24 @@ pub struct Daemon {
     pub control_socket: PathBuf,
     /// `daemon.markMask`: the bits of the packet mark that are ours (new key, default 0xff).
     pub mark_mask: MarkMask,
+    /// `daemon.logLevel`: how much is logged (new key, default info).
+    pub log_level: LogLevel,
     /// `daemon.rulePriority`: first priority of our 100 `ip rule` priorities (new key, default 30000).
     pub rule_priority: u32,
+}
+
+/// `daemon.logLevel`, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum LogLevel {
+    /// A person must act.
+    Error,
+    /// Something is degraded.
+    Warn,
+    /// Changes of state.
+    #[default]
+    Info,
+    /// Every packet's decision, every command.
+    Debug,
 }
 
 /// `alerts`.

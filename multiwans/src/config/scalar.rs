@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::model::LogLevel;
 use crate::types::{MarkMask, WanMark};
 
 /// A value, or the end of the sentence "… must be …".
@@ -81,6 +82,17 @@ pub(super) fn mark_mask(text: &str) -> Rule<MarkMask> {
         None => decimal(text),
     };
     bits.and_then(MarkMask::new).ok_or_else(|| "one run of set bits within 32, such as 0xff or 0xff00".into())
+}
+
+/// `daemon.logLevel`.
+pub(super) fn log_level(text: &str) -> Rule<LogLevel> {
+    match text.to_ascii_lowercase().as_str() {
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        _ => Err("error, warn, info or debug".into()),
+    }
 }
 
 /// The number of a duration and what one of it is, in milliseconds.

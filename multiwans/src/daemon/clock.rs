@@ -20,7 +20,9 @@ impl Clock {
     pub(super) fn now(&self) -> Now {
         // A clock before 1970 is wrong anyway, and this one is for people only.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Now { mono: self.start.elapsed(), wall }
+        // The zone is looked up anew where it changes: summer time begins while the daemon runs.
+        let utc_offset = jiff::Zoned::now().offset().seconds();
+        Now { mono: self.start.elapsed(), wall, utc_offset }
     }
 
     /// When the engine's time will be `mono`.

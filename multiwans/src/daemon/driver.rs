@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep_until};
 use super::clock::Clock;
 use super::executor::Order;
 use super::mail::Mail;
+use super::supervisor::Supervisor;
 use crate::control::{Call, Request};
-use crate::engine::{Engine, Event, Interface, Level, Round, Status};
+use crate::engine::{Disturbance, Engine, Event, Interface, Level, Round, Status};
 use crate::net::{Error, Monitor};
 use crate::types::{IfIndex, IfName};
 
@@ -64,6 +65,7 @@ pub(super) struct Driver {
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) names: Rc<BTreeMap<IfIndex, IfName>>,
     pub(super) mail: Mail,
+    pub(super) supervisor: Supervisor,
 }
 
 impl Driver {
@@ -75,6 +77,7 @@ impl Driver {
     /// The kernel does not tell of its network any more. The executor is told to stop all the same.
     pub(super) async fn run(mut self) -> (Result<(), Error>, Mail, Status) {
         let result = self.turn().await;
+        self.supervisor.stopping();
         self.feed(Event::Stop);
         // The executor ends only after this order, so it is there to take it.
         let _ = self.orders.send(Order::Stop { final_default: self.engine.final_default() });
@@ -98,10 +101,20 @@ impl Driver {
                 },
                 Some(result) = self.results.recv() => self.feed(result),
                 changed = self.monitor.changed() => {
-                    if changed?.interfaces {
+                    let changed = changed?;
+                    if changed.interfaces {
                         self.look().await?;
                     }
+                    let disturbed = Disturbance {
+                        routing: changed.routes || changed.rules || changed.settings,
+                        programs: changed.filters,
+                    };
+                    if disturbed.any() {
+                        self.feed(Event::Disturbed(disturbed));
+                    }
                 }
+                // Before what can be many: a flood of results must not make the loop look dead.
+                _ = self.supervisor.alive_due() => self.supervisor.alive(),
                 Some(round) = self.rounds.recv() => self.feed(Event::Round(round)),
                 Some(call) = self.calls.recv() => self.answer(call),
                 () = until(deadline) => self.feed(Event::Tick),
@@ -122,7 +135,9 @@ impl Driver {
     fn feed(&mut self, event: Event) {
         let now = self.clock.now();
         self.engine.handle(&event, now);
+        let mut any_told = false;
         while let Some(notice) = self.engine.poll_notice() {
+            any_told = true;
             self.mail.notice(&notice, now);
             match notice.level {
                 Level::Error => tracing::error!("{notice}"),
@@ -130,6 +145,7 @@ impl Driver {
                 Level::Info => tracing::info!("{notice}"),
             }
         }
+        self.supervisor.tell(&self.engine, any_told);
         while let Some(numbered) = self.engine.poll_command() {
             tracing::debug!(id = numbered.id.0, "{:?}", numbered.command);
             // As above: the executor outlives the loop.

@@ -3,18 +3,18 @@
 //! Commands come one after another and are answered one after another. The executor runs beside the
 //! driver's loop, so that a long conntrack dump delays neither a probe's verdict nor a status request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::sessions;
+use super::{bring_up, sessions};
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath};
 use crate::engine::{Binding, Command, CommandId, Event, MoveFlows, Numbered, Role, Round, Routes, Steering};
-use crate::net::Kernel;
 use crate::net::conntrack::{Conntrack, Deleted, Select, Tracking};
+use crate::net::{Change, Kernel};
 use crate::notify::{Hooks, StatusFile};
 use crate::probe::{Names, Prober, Timing};
 use crate::types::{IfIndex, IfName, WanMark};
@@ -44,6 +44,8 @@ pub(super) struct Executor {
     rounds: mpsc::Sender<Round>,
     steering: Steering,
     seeded: bool,
+    /// What the command under way found taken by somebody else and put right.
+    repaired: BTreeSet<String>,
 }
 
 impl Executor {
@@ -70,6 +72,7 @@ impl Executor {
             rounds,
             steering: Steering::default(),
             seeded: false,
+            repaired: BTreeSet::new(),
         }
     }
 
@@ -82,8 +85,21 @@ impl Executor {
         let mut final_default = None;
         while let Some(order) = orders.recv().await {
             match order {
+                Order::Command {
+                    numbered: Numbered { id, command: Command::BringUp { iface, .. } }, ..
+                } => {
+                    // The scripts of a network interface take their time.
+                    let results = results.clone();
+                    tokio::task::spawn_local(async move {
+                        let result = bring_up::bring_up(&iface).await;
+                        let _ = results.send(answer(id, result));
+                    });
+                }
                 Order::Command { numbered: Numbered { id, command }, names } => {
                     let result = self.carry_out(command, &names).await;
+                    if !self.repaired.is_empty() {
+                        let _ = results.send(Event::Repaired(std::mem::take(&mut self.repaired)));
+                    }
                     // The driver is gone only when it stops, and then nobody asks.
                     let _ = results.send(answer(id, result));
                 }
@@ -114,6 +130,9 @@ impl Executor {
                 self.probe(wan, binding);
                 Ok(())
             }
+            Command::Audit { routes, programs } => self.audit(routes, programs, names).await,
+            // It is answered in its own time: see `run`.
+            Command::BringUp { .. } => Ok(()),
             Command::WriteStatus(states) => {
                 self.status_file.write(&states).map_err(|error| error.to_string())
             }
@@ -136,11 +155,26 @@ impl Executor {
             self.seeded = true;
             self.seed().await;
         }
-        let roles = roles
-            .iter()
-            .filter_map(|(index, role)| Some((*index, (names.get(index)?.clone(), *role))))
-            .collect();
-        joined(self.datapath.attach(&roles))
+        joined(self.datapath.attach(&named(roles, names)))
+    }
+
+    /// Looks whether these are as they were made, and puts right what is not.
+    async fn audit(
+        &mut self,
+        routes: Option<Routes>,
+        programs: Option<BTreeMap<IfIndex, Role>>,
+        names: &BTreeMap<IfIndex, IfName>,
+    ) -> Result<(), String> {
+        let mut errors = Vec::new();
+        if let Some(roles) = programs {
+            let (repaired, failed) = self.datapath.audit(&named(&roles, names));
+            self.repaired.extend(repaired);
+            errors.extend(failed.iter().map(ToString::to_string));
+        }
+        if let Some(routes) = routes {
+            errors.extend(self.routes(&routes).await.err());
+        }
+        joined(errors)
     }
 
     /// Without conntrack there are no translated sessions; one that cannot be read is classified, which
@@ -171,7 +205,12 @@ impl Executor {
             }
         };
         for change in done {
-            tracing::info!("{change}");
+            match change {
+                // The engine tells it, and sees who does it again and again.
+                Change::PutBack(text) => drop(self.repaired.insert(text)),
+                change if change.is_detail() => tracing::debug!("{change}"),
+                change => tracing::info!("{change}"),
+            }
         }
         result
     }
@@ -255,6 +294,14 @@ fn answer(id: CommandId, result: Result<(), String>) -> Event {
         Ok(()) => Event::Done(id),
         Err(error) => Event::Failed { id, error },
     }
+}
+
+/// Roles with the interfaces' names, without interfaces that are gone by now.
+fn named(
+    roles: &BTreeMap<IfIndex, Role>,
+    names: &BTreeMap<IfIndex, IfName>,
+) -> BTreeMap<IfIndex, (IfName, Role)> {
+    roles.iter().filter_map(|(index, role)| Some((*index, (names.get(index)?.clone(), *role)))).collect()
 }
 
 fn joined(errors: Vec<impl ToString>) -> Result<(), String> {

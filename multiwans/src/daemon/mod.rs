@@ -8,6 +8,7 @@
 //!  results      ─┘
 //! ```
 
+mod bring_up;
 mod clock;
 mod decisions;
 mod driver;
@@ -16,6 +17,7 @@ pub mod lock;
 mod mail;
 pub mod requirements;
 mod sessions;
+mod supervisor;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -35,6 +37,7 @@ use clock::Clock;
 use driver::{Driver, Signals};
 use executor::Executor;
 use mail::Mail;
+use supervisor::Supervisor;
 
 /// Rounds that may wait for the loop. A round waits for a millisecond or so; with every WAN probed ten
 /// times a second this is seconds of them.
@@ -112,6 +115,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
         orders,
         names: Rc::new(BTreeMap::new()),
         mail,
+        supervisor: Supervisor::from_env(),
     };
 
     let (result, mail, status) = driver.run().await;

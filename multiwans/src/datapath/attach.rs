@@ -15,6 +15,8 @@ use aya::programs::tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions,
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::sys::SyscallError;
 
+mod audit;
+
 use super::{DatapathError, clsact};
 use crate::engine::command::Role;
 use crate::types::{IfIndex, IfName};

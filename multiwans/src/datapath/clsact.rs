@@ -78,6 +78,17 @@ pub(super) fn free_priority(index: IfIndex, direction: TcAttachType) -> io::Resu
     Ok((1..u16::MAX).find(|priority| !taken.contains(priority)).unwrap_or(u16::MAX))
 }
 
+/// The names of the programs that are filters of the interface, in either direction.
+pub(super) fn programs(index: IfIndex) -> io::Result<BTreeSet<String>> {
+    let wire = Wire::open()?;
+    let mut found = BTreeSet::new();
+    for parent in [INGRESS, EGRESS] {
+        let filters = wire.filters(header(kernel_index(index), parent))?;
+        found.extend(filters.into_iter().filter_map(|filter| filter.program));
+    }
+    Ok(found)
+}
+
 /// Removes the qdisc, unless somebody's filter is still on it: it would go too.
 pub(super) fn remove_if_unused(index: IfIndex) -> io::Result<()> {
     remove_unused(&Wire::open()?, kernel_index(index))

@@ -56,6 +56,9 @@ pub enum DatapathError {
     /// What a killed daemon left could not be removed everywhere.
     #[error("filters that a killed daemon left cannot be removed: {0}")]
     Sweep(#[source] std::io::Error),
+    /// What is attached could not be looked at.
+    #[error("the attached programs cannot be looked at: {0}")]
+    Audit(#[source] std::io::Error),
     /// The object lacks a map or program that this daemon knows: they were not built together.
     #[error("the data path has no {0}: daemon and data path are not of the same build")]
     Missing(&'static str),

@@ -103,6 +103,17 @@ impl Datapath {
         errors
     }
 
+    /// Makes sure that the interfaces carry exactly these roles, and that every program still is where it
+    /// was attached. Returns a line for each that somebody had taken off and that runs again, and what could
+    /// not be done.
+    pub fn audit(&mut self, roles: &BTreeMap<IfIndex, (IfName, Role)>) -> (Vec<String>, Vec<DatapathError>) {
+        let mut errors = Vec::new();
+        let taken_off = self.interfaces.give_up_broken(&mut self.ebpf, &mut errors);
+        errors.extend(self.attach(roles));
+        let again = taken_off.iter().filter(|taken_off| self.interfaces.carries(taken_off.index));
+        (again.map(ToString::to_string).collect(), errors)
+    }
+
     /// Takes all programs off. Returns what could not be taken off.
     pub fn detach(&mut self) -> Vec<DatapathError> {
         self.interfaces.clear(&mut self.ebpf)

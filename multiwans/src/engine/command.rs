@@ -37,6 +37,20 @@ pub enum Command {
         /// Over what.
         binding: Option<Binding>,
     },
+    /// Look whether these are as they were made, and put right what is not. `None`: not looked at.
+    Audit {
+        /// As in [`Command::Routes`].
+        routes: Option<Routes>,
+        /// As in [`Command::Attach`].
+        programs: Option<BTreeMap<IfIndex, Role>>,
+    },
+    /// Switch on a WAN's interface. The commands after it do not wait for its answer.
+    BringUp {
+        /// Whose.
+        wan: WanMark,
+        /// Which.
+        iface: IfName,
+    },
     /// Write the status file.
     WriteStatus(Vec<(IfName, LinkState)>),
     /// Run the hooks of a link that came to another state. Carried out once it is in the hooks' queue.

@@ -1,5 +1,7 @@
 //! What the engine is told.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -14,6 +16,30 @@ pub struct Now {
     pub mono: Duration,
     /// Unix time in seconds, for people only.
     pub wall: u64,
+    /// Seconds that local time is ahead of UTC, for people only.
+    #[serde(default)]
+    pub utc_offset: i32,
+}
+
+impl Now {
+    /// The local time of day at `mono`, an earlier moment of the same run.
+    pub(super) fn time_of_day(&self, mono: Duration) -> TimeOfDay {
+        const DAY: i64 = 24 * 60 * 60;
+        let ago = self.mono.saturating_sub(mono).as_secs();
+        let local = i64::try_from(self.wall.saturating_sub(ago)).unwrap_or(0) + i64::from(self.utc_offset);
+        // At most a day, so it fits.
+        TimeOfDay(u32::try_from(local.rem_euclid(DAY)).unwrap_or(0))
+    }
+}
+
+/// Seconds since local midnight; shown as `11:02:31`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TimeOfDay(u32);
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}:{:02}", self.0 / 3600, self.0 / 60 % 60, self.0 % 60)
+    }
 }
 
 /// One thing that happened outside.
@@ -34,8 +60,38 @@ pub enum Event {
         /// Why, for people.
         error: String,
     },
+    /// The kernel's state was changed by somebody, which includes us.
+    Disturbed(Disturbance),
+    /// While a command was carried out something was found that somebody else had taken or changed, and
+    /// it was put right. Comes before the command's answer.
+    Repaired(BTreeSet<String>),
     /// The operator asks to stop.
     Stop,
+}
+
+/// What of the kernel's state may not be any more as it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// Routes or rules.
+    pub routing: bool,
+    /// Programs attached to interfaces.
+    pub programs: bool,
+}
+
+impl Disturbance {
+    /// Everything.
+    pub const ALL: Self = Self { routing: true, programs: true };
+
+    /// Whether there is any.
+    pub fn any(self) -> bool {
+        self.routing || self.programs
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { routing: self.routing || other.routing, programs: self.programs || other.programs }
+    }
 }
 
 /// A command's number, unique within a run.

@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::event::{Binding, Interface, Now, Outcome, Round};
+use super::event::{Binding, Interface, Now, Outcome, Round, TimeOfDay};
 use super::facts::{Fault, Requirement};
 use super::notice::{Kind, Span, WanLabel};
 use crate::config::{Ping, Wan};
@@ -28,6 +28,8 @@ use crate::types::{IfIndex, LinkState, WanMark};
 /// Answered rounds in a row that bring a link back: one lucky answer of a link that loses most of its
 /// packets is no recovery, and three take but 3 s at the default `probe.interval`.
 pub(super) const RECOVERY_ROUNDS: u32 = 3;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A configured WAN and what is known of it.
 #[derive(Debug)]
@@ -81,9 +83,17 @@ enum Cause {
 struct Silence {
     targets: usize,
     lasted: Duration,
-    /// How long before, and who.
-    last_reply: Option<(Duration, Ipv4Addr)>,
+    last_reply: Option<LastReply>,
     send_error: Option<String>,
+}
+
+/// The last reply before a silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LastReply {
+    at: TimeOfDay,
+    /// How long before the silence was enough.
+    before: Duration,
+    target: Ipv4Addr,
 }
 
 /// Rounds of one kind in a row, over one binding.
@@ -127,7 +137,7 @@ impl Link {
             binding: None,
             state: State::Unknow,
             streak: Streak::None,
-            since: Now { mono: Duration::ZERO, wall: 0 },
+            since: Now { mono: Duration::ZERO, wall: 0, utc_offset: 0 },
             last_reply: None,
         }
     }
@@ -257,12 +267,16 @@ impl Link {
         };
         self.streak = Streak::Silent(rounds, sent);
         let unanswered = now.mono.saturating_sub(sent);
-        let last_reply = self.last_reply.map(|reply| (now.mono.saturating_sub(reply.at), reply.target));
+        let last_reply = self.last_reply.map(|reply| LastReply {
+            at: now.time_of_day(reply.at),
+            before: now.mono.saturating_sub(reply.at),
+            target: reply.target,
+        });
         let silence = Silence {
             targets: self.targets,
             // Rounds overlap when the timeout is longer than the interval: an answer to an earlier round may
             // have come after the first silent one was sent.
-            lasted: last_reply.map_or(unanswered, |(before, _)| unanswered.min(before)),
+            lasted: last_reply.map_or(unanswered, |reply| unanswered.min(reply.before)),
             last_reply,
             send_error,
         };
@@ -348,7 +362,11 @@ impl fmt::Display for Silence {
         }
         write!(f, " for {}", Span(*lasted))?;
         match last_reply {
-            Some((before, target)) => write!(f, "; last reply {} before from {target}", Span(*before))?,
+            // A time of day says little about another day.
+            Some(LastReply { before, target, .. }) if *before >= DAY => {
+                write!(f, "; last reply {} before from {target}", Span(*before))?;
+            }
+            Some(LastReply { at, target, .. }) => write!(f, "; last reply {at} from {target}")?,
             None => f.write_str("; never had one")?,
         }
         match send_error {

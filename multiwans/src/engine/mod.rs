@@ -17,6 +17,8 @@ use std::time::Duration;
 
 pub mod alerts;
 mod attach;
+mod audit;
+mod bring_up;
 mod change;
 pub mod command;
 pub mod event;
@@ -31,7 +33,7 @@ mod status;
 
 pub use change::LinkChange;
 pub use command::{Command, MoveFlows, Numbered, Role, Routes, Steering};
-pub use event::{Binding, CommandId, Event, Interface, Now, Outcome, Round};
+pub use event::{Binding, CommandId, Disturbance, Event, Interface, Now, Outcome, Round};
 pub use notice::{Kind, Level, Notice, Task, WanLabel};
 pub use status::{Status, WanStatus};
 
@@ -63,7 +65,8 @@ impl Engine {
     /// file with every WAN UNKNOW.
     pub fn new(config: &Config) -> Self {
         let links: Vec<Link> = config.wans.iter().map(|wan| Link::new(wan, &config.ping)).collect();
-        let reconciler = Reconciler::new(links.iter().map(|link| link.label().clone()));
+        let reconciler =
+            Reconciler::new(links.iter().map(|link| link.label().clone()), config.daemon.run_interval);
         let mut engine = Self {
             links,
             began: false,
@@ -95,10 +98,15 @@ impl Engine {
             Event::Round(round) => self.update(round.wan, |link| link.round(round, now)),
             Event::Tick => {}
             Event::Done(id) => {
-                let told = self.reconciler.done(*id);
+                let told = self.reconciler.done(*id, now.mono);
                 self.tell(told);
             }
             Event::Failed { id, error } => self.failed(*id, error, now),
+            Event::Disturbed(what) => self.reconciler.disturbed(*what),
+            Event::Repaired(what) => {
+                let told = self.reconciler.repaired(what, now.mono);
+                self.notices.extend(told.into_iter().map(Notice::from));
+            }
             Event::Stop => return self.stop(),
         }
         self.choose_default();
@@ -133,6 +141,13 @@ impl Engine {
         }
     }
 
+    /// Whether every link has been judged, and what follows from it is carried out as far as it could be.
+    pub fn is_in_force(&self) -> bool {
+        self.looked
+            && self.links.iter().all(|link| link.state() != LinkState::Unknow)
+            && !self.reconciler.is_under_way()
+    }
+
     /// Whether [`Event::Stop`] came.
     pub fn stopping(&self) -> bool {
         self.stopping
@@ -164,6 +179,7 @@ impl Engine {
                 told
             });
         }
+        self.reconciler.watch_down(interfaces, now.mono);
         self.reconciler.want_attached(attach::roles(&self.links, interfaces));
         any_changed
     }
@@ -240,8 +256,9 @@ impl Engine {
     }
 
     fn issue(&mut self, now: Duration) {
-        let Self { links, default, reconciler, .. } = self;
-        reconciler.issue(now, |wan| can_leave(links, *default, wan));
+        let Self { links, default, reconciler, notices, .. } = self;
+        let told = reconciler.issue(now, |wan| can_leave(links, *default, wan));
+        notices.extend(told.into_iter().map(Notice::from));
     }
 
     /// Last of all: by the time hooks run, what they are told of is on its way.

@@ -125,6 +125,25 @@ pub enum Kind {
         /// How often it was tried.
         tries: u32,
     },
+    /// Somebody else took or changed what is ours, and it was put right.
+    Repaired {
+        /// What was found and done.
+        what: String,
+    },
+    /// Somebody else takes or changes the same thing again and again.
+    Contested {
+        /// What was found and done.
+        what: String,
+        /// How often by now.
+        times: u32,
+        /// The pauses grow up to this.
+        longest_pause: Duration,
+    },
+    /// A link's interface is being switched on.
+    BringingUp {
+        /// Whose.
+        wan: WanLabel,
+    },
     /// The engine issues nothing from here on.
     Stopping {
         /// Whose gateway stays the main table's default route; `None`: that route was never ours.
@@ -138,7 +157,11 @@ impl Kind {
         match self {
             Self::AllDown { .. } => Level::Error,
             Self::CommandFailed { task, .. } => task.failure_level(),
-            Self::LinkOff { .. } | Self::CommandGivenUp { .. } => Level::Warn,
+            Self::LinkOff { .. }
+            | Self::CommandGivenUp { .. }
+            | Self::Repaired { .. }
+            | Self::Contested { .. }
+            | Self::BringingUp { .. } => Level::Warn,
             Self::LinkOn { .. }
             | Self::LinkStillOff { .. }
             | Self::DefaultChanged { .. }
@@ -176,9 +199,18 @@ impl fmt::Display for Kind {
                 write!(f, "could not {task}: {error}; next try in {}", Span(*retry_in))
             }
             Self::CommandRecovered { task } => write!(f, "could {task} after earlier failures"),
+            Self::CommandGivenUp { task, error, tries: 1 } => write!(f, "could not {task}: {error}"),
             Self::CommandGivenUp { task, error, tries } => {
                 write!(f, "could not {task}, given up after {tries} tries: {error}")
             }
+            Self::Repaired { what } => f.write_str(what),
+            Self::Contested { what, times, longest_pause } => write!(
+                f,
+                "{what}: {times} times in a row by now, another program works against multiwans; it is put \
+                 back without further lines, after pauses of up to {}",
+                Span(*longest_pause)
+            ),
+            Self::BringingUp { wan } => write!(f, "{wan}: its interface is down; switching it on"),
             Self::Stopping { default: Some(wan) } => write!(f, "stopping; {wan} stays the default route"),
             Self::Stopping { default: None } => f.write_str("stopping; the default route was not changed"),
         }
@@ -199,6 +231,8 @@ pub enum Task {
     Probe(WanLabel),
     /// `Command::WriteStatus`.
     WriteStatus,
+    /// `Command::BringUp`.
+    BringUp(WanLabel),
     /// `MoveFlows::OffDeadLink`.
     MoveOffDeadLink(WanLabel),
     /// `MoveFlows::Unanswered`.
@@ -210,7 +244,9 @@ impl Task {
     fn failure_level(&self) -> Level {
         match self {
             Self::Attach | Self::Steer | Self::Routes | Self::Probe(_) => Level::Error,
-            Self::WriteStatus | Self::MoveOffDeadLink(_) | Self::MoveUnanswered => Level::Warn,
+            Self::WriteStatus | Self::BringUp(_) | Self::MoveOffDeadLink(_) | Self::MoveUnanswered => {
+                Level::Warn
+            }
         }
     }
 }
@@ -223,6 +259,7 @@ impl fmt::Display for Task {
             Self::Routes => f.write_str("set up routes and rules"),
             Self::Probe(wan) => write!(f, "probe {wan}"),
             Self::WriteStatus => f.write_str("write the status file"),
+            Self::BringUp(wan) => write!(f, "switch on the interface of {wan}"),
             Self::MoveOffDeadLink(wan) => write!(f, "move the flows off {wan}"),
             Self::MoveUnanswered => f.write_str("move the flows that were never answered"),
         }

@@ -107,6 +107,11 @@ impl<T: PartialEq> Slot<T> {
         self.progress == Progress::Settled
     }
 
+    /// Whether its command is due or on its way. Between two tries of a failing one it is not.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.progress, Progress::Due | Progress::Issued(_))
+    }
+
     /// Sets the target; nothing is due where it is the last one's equal.
     pub(super) fn want(&mut self, target: T) {
         if self.target.as_ref() != Some(&target) {
@@ -119,6 +124,13 @@ impl<T: PartialEq> Slot<T> {
     pub(super) fn again(&mut self) {
         self.progress = Progress::Due;
         self.failures = 0;
+    }
+
+    /// [`again`](Self::again), unless its command is due, on its way, or between two tries.
+    pub(super) fn again_if_settled(&mut self) {
+        if self.is_settled() {
+            self.again();
+        }
     }
 
     /// Issues the target's command if it is due.

@@ -1,12 +1,14 @@
 //! From targets to commands: what was asked for, what was carried out, what is still to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::audit::Auditor;
+use super::bring_up::BringUps;
 use super::change::LinkChange;
 use super::command::{Command, Numbered, Role, Routes, Steering};
-use super::event::{Binding, CommandId};
+use super::event::{Binding, CommandId, Disturbance, Interface};
 use super::moves::Moves;
 use super::notice::{Kind, Task, WanLabel};
 use super::outbox::{Outbox, Slot};
@@ -25,13 +27,18 @@ pub(super) struct Reconciler {
     probes: Vec<(WanLabel, Slot<Option<Binding>>)>,
     status: Slot<Vec<(IfName, LinkState)>>,
     moves: Moves,
+    auditor: Auditor,
+    bring_ups: BringUps,
     outbox: Outbox,
 }
 
 impl Reconciler {
     /// Nothing wanted yet, of these WANs nothing probed.
-    pub(super) fn new(wans: impl IntoIterator<Item = WanLabel>) -> Self {
+    pub(super) fn new(wans: impl IntoIterator<Item = WanLabel>, audit_period: Duration) -> Self {
+        let wans: Vec<WanLabel> = wans.into_iter().collect();
         Self {
+            auditor: Auditor::new(audit_period),
+            bring_ups: BringUps::new(wans.iter().cloned()),
             steer: Slot::empty(),
             attach: Slot::empty(),
             routes: Slot::empty(),
@@ -103,8 +110,24 @@ impl Reconciler {
         self.moves.forgive(wan);
     }
 
-    /// Issues everything that is due. `can_leave` tells whether a dead link's flows have anywhere to go.
-    pub(super) fn issue(&mut self, now: Duration, can_leave: impl Fn(WanMark) -> bool) {
+    /// The kernel's state was changed by somebody.
+    pub(super) fn disturbed(&mut self, what: Disturbance) {
+        self.auditor.disturbed(what);
+    }
+
+    /// Something was put right; what to tell.
+    pub(super) fn repaired(&mut self, what: &BTreeSet<String>, now: Duration) -> Vec<Kind> {
+        self.auditor.repaired(what, now)
+    }
+
+    /// Interfaces that are down are to be switched on.
+    pub(super) fn watch_down(&mut self, interfaces: &[Interface], now: Duration) {
+        self.bring_ups.observe(interfaces, now);
+    }
+
+    /// Issues everything that is due; what to tell of it. `can_leave` tells whether a dead link's flows have
+    /// anywhere to go.
+    pub(super) fn issue(&mut self, now: Duration, can_leave: impl Fn(WanMark) -> bool) -> Vec<Kind> {
         let outbox = &mut self.outbox;
         self.steer.issue(outbox, now, |steering| Command::Steer(steering.clone()));
         self.attach.issue(outbox, now, |roles| Command::Attach(roles.clone()));
@@ -117,6 +140,13 @@ impl Reconciler {
         if self.steer.is_settled() && self.routes.is_settled() {
             self.moves.issue(outbox, now, can_leave);
         }
+        self.auditor.issue(outbox, now, &self.routes, &self.attach);
+        self.bring_ups.issue(outbox, now)
+    }
+
+    /// Whether programs, data path or routes are being changed.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.steer.is_under_way() || self.attach.is_under_way() || self.routes.is_under_way()
     }
 
     /// When something is to be tried again.
@@ -127,12 +157,16 @@ impl Reconciler {
         [self.steer.deadline(), self.attach.deadline(), self.routes.deadline(), self.status.deadline(), moves]
             .into_iter()
             .chain(self.probes.iter().map(|(_, slot)| slot.deadline()))
+            .chain([self.auditor.deadline(&self.routes, &self.attach), self.bring_ups.deadline()])
             .flatten()
             .min()
     }
 
     /// A command was carried out; what to tell.
-    pub(super) fn done(&mut self, id: CommandId) -> Option<Kind> {
+    pub(super) fn done(&mut self, id: CommandId, now: Duration) -> Option<Kind> {
+        if self.auditor.ended(id, now) || self.bring_ups.ended(id, now).is_some() {
+            return None;
+        }
         match self.on_slot(id, |slot| slot.done()) {
             Some((task, ended_trouble)) => ended_trouble.then_some(Kind::CommandRecovered { task }),
             None => self.moves.done(id),
@@ -146,6 +180,17 @@ impl Reconciler {
         error: &str,
         now: Duration,
     ) -> (Option<Task>, Option<Kind>) {
+        if self.auditor.ended(id, now) {
+            // The target's own command finds the same, tells it and tries again in its own time; one that is
+            // between two tries already did.
+            self.routes.again_if_settled();
+            self.attach.again_if_settled();
+            return (None, None);
+        }
+        if let Some(task) = self.bring_ups.ended(id, now) {
+            let told = Kind::CommandGivenUp { task, error: error.to_owned(), tries: 1 };
+            return (None, Some(told));
+        }
         match self.on_slot(id, |slot| slot.failed(error, now)) {
             Some((task, failure)) => {
                 let (retry_in, error) = (failure.retry_in, error.to_owned());

@@ -8,6 +8,7 @@
 //! carry [`PROTOCOL`], and, for rules, lie in our priority range. What cannot carry a mark (the main table's default
 //! route, sysctls) is remembered in an undo journal before it is changed.
 
+mod bring_up;
 pub mod conntrack;
 mod default_route;
 mod error;
@@ -16,6 +17,7 @@ mod monitor;
 mod netns;
 mod plan;
 mod reconcile;
+mod repairs;
 mod routes;
 mod rt_tables;
 mod rtnl;
@@ -24,6 +26,7 @@ mod snapshot;
 mod sysctl;
 mod undo;
 
+pub use bring_up::bring_up;
 pub use error::{ApplyError, Error};
 pub use monitor::{Changed, Monitor};
 pub use reconcile::{Change, Kernel, Paths};

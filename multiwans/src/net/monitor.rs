@@ -25,14 +25,19 @@ pub struct Changed {
     pub routes: bool,
     /// An IPv4 rule.
     pub rules: bool,
+    /// An interface's IPv4 settings, rp_filter among them.
+    pub settings: bool,
+    /// A qdisc or a filter: where programs are attached by `clsact`, one of ours may be gone with it. Links of TCX make
+    /// no noise.
+    pub filters: bool,
 }
 
 impl Changed {
-    const ALL: Self = Self { interfaces: true, routes: true, rules: true };
+    const ALL: Self = Self { interfaces: true, routes: true, rules: true, settings: true, filters: true };
 
     /// Whether anything did.
     pub fn any(self) -> bool {
-        self.interfaces || self.routes || self.rules
+        self.interfaces || self.routes || self.rules || self.settings || self.filters
     }
 }
 
@@ -45,8 +50,14 @@ pub struct Monitor {
     buffer: Vec<u8>,
 }
 
-const GROUPS: [MulticastGroup; 4] =
-    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route, MulticastGroup::Ipv4Rule];
+const GROUPS: [MulticastGroup; 6] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv4Netconf,
+    MulticastGroup::Tc,
+];
 
 /// Bytes of notifications the kernel keeps for us: a thousand links changing at once. The kernel caps it at
 /// `net.core.rmem_max`; an overrun costs a new dump, nothing else.
@@ -122,6 +133,9 @@ fn note(mut datagram: &[u8], changed: &mut Changed) {
                 changed.routes |= message.payload().get(1).is_none_or(|length| *length == 0);
             }
             libc::RTM_NEWRULE | libc::RTM_DELRULE => changed.rules = true,
+            libc::RTM_NEWNETCONF => changed.settings = true,
+            // What is added is nothing to us; a filter of others' that is replaced is told as a new one.
+            libc::RTM_DELQDISC | libc::RTM_DELTFILTER => changed.filters = true,
             _ => {}
         }
         // NLMSG_ALIGN.

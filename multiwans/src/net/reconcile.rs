@@ -1,6 +1,6 @@
 //! Brings routes, rules, table names, the default route and rp_filter to what the engine wants, and back at stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use netlink_packet_route::route::RouteMessage;
 use super::default_route::{Action, comes_back, decide};
 use super::netns::Namespace;
 use super::plan::Setup;
+use super::repairs::Standing;
 use super::routes::{self, Via};
 use super::rt_tables::TableNames;
 use super::rtnl::Rtnl;
@@ -67,6 +68,8 @@ pub enum Change {
     DefaultRestored(String),
     /// The names of the tables were written.
     TablesNamed(PathBuf),
+    /// Somebody else had taken or changed what is ours; the text says what, and that it is put right.
+    PutBack(String),
     /// An interface's rp_filter is loose now.
     RpFilter {
         /// Which.
@@ -74,6 +77,16 @@ pub enum Change {
         /// Its value before.
         from: u8,
     },
+}
+
+impl Change {
+    /// Whether it is a part of something that is told as a whole, such as a failover.
+    pub fn is_detail(&self) -> bool {
+        matches!(
+            self,
+            Self::RuleAdded(_) | Self::RuleDeleted(_) | Self::RouteAdded(..) | Self::RouteDeleted(_)
+        )
+    }
 }
 
 impl fmt::Display for Change {
@@ -90,6 +103,7 @@ impl fmt::Display for Change {
                 write!(f, "default route through WAN {wan}: {via}, in the place of {over}")
             }
             Self::DefaultRestored(route) => write!(f, "original default route restored: {route}"),
+            Self::PutBack(text) => f.write_str(text),
             Self::TablesNamed(path) => write!(f, "table names written to {}", path.display()),
             Self::RpFilter { iface, from } => {
                 write!(f, "rp_filter of {iface} set from {from} to {LOOSE} (loose)")
@@ -105,6 +119,8 @@ pub struct Kernel {
     names: TableNames,
     rp_filter: RpFilter,
     undo: Undo,
+    /// What was so when it was last looked at: missing now, somebody took it.
+    standing: Standing,
     /// Every table has been searched for routes of an earlier run; after that only the configured ones are looked at.
     swept: bool,
     /// The names could not be written, and that was said: they are a convenience, no reason to fail.
@@ -145,6 +161,7 @@ impl Kernel {
             names: TableNames::new(&paths.rt_tables, &namespace),
             rp_filter: RpFilter::new(&paths.ipv4_conf),
             undo: Undo::open(&paths.run, &namespace),
+            standing: Standing::default(),
             swept: false,
             nameless: false,
         })
@@ -171,9 +188,13 @@ impl Kernel {
                 // Tables before rules: a rule to an empty table would let its packets fall through to the main one.
                 self.fill_tables(self.setup.routes(wish), &mut outcome).await;
                 self.set_rules(self.setup.rules(), &mut outcome).await;
-                if let Some((wan, via)) = self.setup.default(wish) {
-                    self.set_default(wan, &via, &mut outcome).await;
+                let default = self.setup.default(wish);
+                let failures = outcome.failures.len();
+                if let Some((wan, via)) = &default {
+                    self.set_default(*wan, via, &mut outcome).await;
                 }
+                let stands = outcome.failures.len() == failures;
+                self.standing.default = default.map(|(_, via)| via).filter(|_| stands);
             }
             Err(error) => outcome.failures.push(error),
         }
@@ -209,9 +230,13 @@ impl Kernel {
     }
 
     fn name_tables(&mut self, outcome: &mut Outcome) {
-        match self.names.ensure(self.setup.uplinks.iter().map(|uplink| uplink.mark)) {
-            Ok(true) => outcome.done.push(Change::TablesNamed(self.names.path().to_owned())),
-            Ok(false) => {}
+        let named = self.names.ensure(self.setup.uplinks.iter().map(|uplink| uplink.mark));
+        if matches!(named, Ok(true)) {
+            outcome.done.push(self.judged(Change::TablesNamed(self.names.path().to_owned())));
+        }
+        self.standing.named = named.is_ok();
+        match named {
+            Ok(_) => {}
             Err(error) if !self.nameless => {
                 tracing::warn!("routing tables have numbers only: {error}");
                 self.nameless = true;
@@ -221,7 +246,9 @@ impl Kernel {
     }
 
     fn loosen(&mut self, wish: &Routes, outcome: &mut Outcome) {
-        for uplink in self.setup.uplinks.iter().filter(|uplink| wish.present.contains_key(&uplink.mark)) {
+        let mut loose = BTreeSet::new();
+        for uplink in &self.setup.uplinks {
+            let Some(index) = wish.present.get(&uplink.mark) else { continue };
             let iface = &uplink.iface;
             let step = self.rp_filter.strict(iface).and_then(|strict| {
                 let Some(from) = strict else { return Ok(None) };
@@ -232,10 +259,15 @@ impl Kernel {
                 self.rp_filter.loosen(iface)?;
                 Ok(Some(Change::RpFilter { iface: iface.clone(), from }))
             });
+            if step.is_ok() {
+                loose.insert((iface.clone(), *index));
+            }
             if let Some(step) = step.transpose() {
-                outcome.note(step);
+                let known = self.standing.loose.contains(&(iface.clone(), *index));
+                outcome.note(step.map(|change| if known { self.judged(change) } else { change }));
             }
         }
+        self.standing.loose = loose;
     }
 
     async fn set_rules(&mut self, wanted: Vec<Rule>, outcome: &mut Outcome) {
@@ -245,22 +277,32 @@ impl Kernel {
             Ok(standing) => standing,
             Err(e) => return outcome.failures.push(Error::refused("list the rules", e)),
         };
+        let mut stand = wanted.clone();
         let difference = rules::difference(standing, wanted);
         for rule in difference.add {
             let step = rules::add(&mut self.rtnl, &rule).await;
             outcome.note(match step {
-                Ok(()) => Ok(Change::RuleAdded(rule)),
-                Err(e) => Err(Error::refused(format!("add rule {rule}"), e)),
+                Ok(()) => Ok(self.judged(Change::RuleAdded(rule))),
+                Err(e) => {
+                    stand.retain(|stands| *stands != rule);
+                    Err(Error::refused(format!("add rule {rule}"), e))
+                }
             });
         }
         for listed in difference.delete {
             let rule = rules::describe(&listed);
             let step = rules::delete(&mut self.rtnl, &listed).await;
             outcome.note(match step {
-                Ok(()) => Ok(Change::RuleDeleted(rule)),
+                Ok(()) => Ok(self.judged(Change::RuleDeleted(rule))),
                 Err(e) => Err(Error::refused(format!("delete rule {rule}"), e)),
             });
         }
+        self.standing.rules = stand;
+    }
+
+    /// A change, or the repair that it is.
+    fn judged(&self, change: Change) -> Change {
+        self.standing.judge(change, |wan| self.setup.uplink(wan).map(|uplink| uplink.iface.clone()))
     }
 
     /// Makes our routes in the WANs' tables exactly `wanted`.
@@ -284,6 +326,7 @@ impl Kernel {
         }
 
         let mut kept: Vec<RouteMessage> = Vec::new();
+        let mut stand: Vec<Via> = wanted.iter().map(|(_, via)| *via).collect();
         for (wan, via) in wanted {
             let Some(routes) = standing.get(&via.table) else { continue };
             match routes.iter().find(|m| routes::metric(m) == 0) {
@@ -296,12 +339,16 @@ impl Kernel {
                     }
                     let step = routes::prepend(&mut self.rtnl, &via).await;
                     outcome.note(match step {
-                        Ok(()) => Ok(Change::RouteAdded(wan, via)),
-                        Err(e) => Err(self.route_refused(wan, &via, e).await),
+                        Ok(()) => Ok(self.judged(Change::RouteAdded(wan, via))),
+                        Err(e) => {
+                            stand.retain(|stands| *stands != via);
+                            Err(self.route_refused(wan, &via, e).await)
+                        }
                     });
                 }
             }
         }
+        self.standing.routes = stand;
         let in_wan_table =
             |m: &RouteMessage| u8::try_from(routes::table(m).0).ok().and_then(WanMark::new).is_some();
         for stale in ours.iter().filter(|m| in_wan_table(m) && !kept.contains(m)) {
@@ -342,7 +389,7 @@ impl Kernel {
                 outcome.note(match step {
                     Ok(()) => {
                         let over = over.as_ref().map(routes::describe);
-                        Ok(Change::DefaultWritten { wan, via: *via, over })
+                        Ok(self.judged(Change::DefaultWritten { wan, via: *via, over }))
                     }
                     Err(e) => Err(self.route_refused(wan, via, e).await),
                 });

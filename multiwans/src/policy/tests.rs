@@ -20,6 +20,7 @@ fn config(wans: Vec<Wan>, localnets: Vec<Ipv4Net>) -> Config {
             status_file: PathBuf::from("/tmp/status"),
             control_socket: PathBuf::from("/run/control"),
             mark_mask: MarkMask::default(),
+            log_level: LogLevel::default(),
             rule_priority: 30_000,
         },
         alerts: Alerts { max: 2, interval: Duration::from_secs(1800) },

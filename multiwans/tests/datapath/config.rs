@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiwans::config::{
-    Alerts, Chain, Company, Config, Daemon, Dns, Filter, Hooks, Ping, PortRange, Probe, Protocol, Wan,
+    Alerts, Chain, Company, Config, Daemon, Dns, Filter, Hooks, LogLevel, Ping, PortRange, Probe, Protocol,
+    Wan,
 };
 use multiwans::datapath::{Datapath, LoadOptions, Program};
 use multiwans::engine::command::Steering;
@@ -66,6 +67,7 @@ pub(crate) fn config(mask: MarkMask, localnets: &[&str], filters: Vec<Vec<Filter
             status_file: PathBuf::from("/nonexistent"),
             control_socket: PathBuf::from("/nonexistent"),
             mark_mask: mask,
+            log_level: LogLevel::default(),
             rule_priority: 30_000,
         },
         alerts: Alerts { max: 2, interval: Duration::from_secs(1800) },

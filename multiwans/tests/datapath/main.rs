@@ -8,5 +8,6 @@ mod config;
 mod frame;
 mod random;
 #[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod support;
 mod table;

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
-use multiwans::config::{Alerts, Company, Config, Daemon, Dns, Hooks, Ping, Probe, Wan};
+use multiwans::config::{Alerts, Company, Config, Daemon, Dns, Hooks, LogLevel, Ping, Probe, Wan};
 use multiwans::engine::command::Routes;
 use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
 use nix::mount::{MsFlags, mount};
@@ -114,6 +114,7 @@ pub(crate) fn config(wans: &[u8]) -> Config {
             status_file: "/run/status".into(),
             control_socket: "/run/control.sock".into(),
             mark_mask: mask,
+            log_level: LogLevel::default(),
             rule_priority: 30000,
         },
         alerts: Alerts { max: 2, interval: 1800 * second },

@@ -119,7 +119,10 @@ fn an_overrun_counts_as_a_change_of_everything() {
         sh("for i in $(seq 1 6000); do echo addr add 10.1.$((i / 250)).$((i % 250 + 1))/32 dev wan1; done \
             | ip -batch - 2>/dev/null");
         let changed = monitor.changed().await.unwrap();
-        assert_eq!(changed, Changed { interfaces: true, routes: true, rules: true });
+        assert_eq!(
+            changed,
+            Changed { interfaces: true, routes: true, rules: true, settings: true, filters: true }
+        );
         settle(&mut monitor).await;
         // It goes on as before.
         assert_eq!(interface(&mut monitor, "wan1").await.addresses.len(), 6001);

@@ -45,7 +45,7 @@ impl Desk {
     }
 
     fn notice(&mut self, kind: Kind) {
-        self.alerts.notice(&kind.into(), Now { mono: self.now, wall: self.now.as_secs() });
+        self.alerts.notice(&kind.into(), Now { mono: self.now, wall: self.now.as_secs(), utc_offset: 0 });
     }
 
     fn on(&mut self, k: u8, off_for: Option<u64>) {

@@ -118,8 +118,10 @@ proptest! {
                 Command::MoveFlows(MoveFlows::OffDeadLink { wan, .. }) | Command::Probe { wan, .. } => {
                     prop_assert!(wan.get() >= 3);
                 }
+                Command::BringUp { wan, .. } => prop_assert!(wan.get() >= 3),
                 Command::MoveFlows(MoveFlows::Unanswered)
                 | Command::Attach(_)
+                | Command::Audit { .. }
                 | Command::WriteStatus(_)
                 | Command::RunHooks(_) => {}
             }

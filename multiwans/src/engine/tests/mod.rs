@@ -3,6 +3,7 @@
 pub(crate) mod world;
 
 mod commands;
+mod healing;
 mod hooks;
 mod invariants;
 mod model;

@@ -102,7 +102,12 @@ impl Model {
                     });
                 }
             }
-            Event::Tick | Event::Done(_) | Event::Failed { .. } | Event::Stop => {}
+            Event::Tick
+            | Event::Done(_)
+            | Event::Failed { .. }
+            | Event::Disturbed(_)
+            | Event::Repaired(_)
+            | Event::Stop => {}
         }
         let mut ordered: Vec<&ModelLink> = self.links.iter().filter(|link| link.order.is_some()).collect();
         ordered.sort_by_key(|link| link.order);

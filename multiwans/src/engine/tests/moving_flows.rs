@@ -91,7 +91,7 @@ fn a_failed_move_is_tried_a_few_times() {
         assert_eq!(world.wait(), [off_dead_link(2)]);
     }
     assert_eq!(world.answer(is_move, Some("EPERM")), []);
-    assert_eq!(world.engine.next_deadline(), None);
+    assert_eq!(world.deadline(), None);
     assert_eq!(
         world.notices(),
         [
@@ -107,9 +107,9 @@ fn a_link_that_comes_back_ends_the_retries_of_its_move() {
     world.lose(2);
     world.settle_steering();
     world.answer(is_move, Some("EPERM"));
-    assert!(world.engine.next_deadline().is_some());
+    assert!(world.deadline().is_some());
     world.regain(2);
-    assert_eq!(world.engine.next_deadline(), None);
+    assert_eq!(world.deadline(), None);
     assert_eq!(world.settle(), [UNANSWERED]);
 }
 
@@ -121,7 +121,7 @@ fn a_retry_that_has_to_wait_sets_no_deadline() {
     world.answer(is_move, Some("EPERM"));
     // The last link goes: nowhere to move to, however late it is.
     world.lose(1);
-    assert_eq!(world.engine.next_deadline(), None);
+    assert_eq!(world.deadline(), None);
 }
 
 impl World {

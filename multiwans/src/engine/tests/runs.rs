@@ -27,6 +27,7 @@ pub(super) enum Op {
     /// An interface of the inside comes or goes.
     Inside(bool),
     Look,
+    Disturb(Disturbance),
     Wait(u16),
     Succeed(Index),
     Fail(Index),
@@ -46,6 +47,8 @@ pub(super) fn op(marks: std::ops::RangeInclusive<u8>) -> impl Strategy<Value = O
         2 => mark().prop_map(Op::Create),
         1 => any::<bool>().prop_map(Op::Inside),
         1 => Just(Op::Look),
+        2 => any::<(bool, bool)>()
+            .prop_map(|(routing, programs)| Op::Disturb(Disturbance { routing, programs })),
         2 => (0u16..5_000).prop_map(Op::Wait),
         4 => any::<Index>().prop_map(Op::Succeed),
         1 => any::<Index>().prop_map(Op::Fail),
@@ -73,7 +76,9 @@ fn replaces(command: &Command) -> Option<Replaces> {
         Command::Routes(_) => Some(Replaces::Routes),
         Command::Probe { wan, .. } => Some(Replaces::Probe(wan.get())),
         Command::WriteStatus(_) => Some(Replaces::Status),
-        Command::MoveFlows(_) | Command::RunHooks(_) => None,
+        Command::MoveFlows(_) | Command::Audit { .. } | Command::BringUp { .. } | Command::RunHooks(_) => {
+            None
+        }
     }
 }
 
@@ -144,6 +149,7 @@ impl Run {
                 self.replace(&lan, created);
             }
             Op::Look => self.look(),
+            Op::Disturb(what) => self.send(Event::Disturbed(*what)),
             Op::Wait(millis) => {
                 self.world.now += Duration::from_millis((*millis).into());
                 self.send(Event::Tick);
@@ -178,7 +184,7 @@ impl Run {
                 self.conclude(&numbered, true);
                 assert!(self.log.len() < before + 1_000, "no end of commands");
             }
-            let Some(deadline) = self.world.engine.next_deadline() else { return };
+            let Some(deadline) = self.world.deadline() else { return };
             self.world.now = deadline;
             self.send(Event::Tick);
         }
@@ -221,6 +227,9 @@ impl Run {
             return self.send(Event::Done(*id));
         }
         self.failed.extend(slot);
+        if let Command::Audit { .. } = command {
+            self.failed.extend([Replaces::Attach, Replaces::Routes]);
+        }
         if let (Some(_), Command::Probe { wan, .. }) = (slot, command) {
             self.model.unprobed(*wan);
         }
@@ -248,6 +257,14 @@ impl Run {
             Command::Probe { wan, binding } => assert_eq!(*binding, self.model.binding(*wan)),
             Command::MoveFlows(what) => self.check_move(what),
             Command::RunHooks(_) => unreachable!("the world keeps these apart"),
+            Command::Audit { routes, programs } => {
+                assert!(routes.as_ref().is_none_or(|routes| *routes == self.model.routes()));
+                assert!(programs.as_ref().is_none_or(|roles| *roles == self.model.roles()));
+            }
+            Command::BringUp { iface, .. } => {
+                let interface = self.shown.iter().find(|interface| interface.name == *iface);
+                assert!(interface.is_some_and(|interface| !interface.up));
+            }
         }
         if let Some(slot) = replaces(&command) {
             let repeated = self.last.get(&slot) == Some(&command);

@@ -5,9 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Alerts, Company, Config, Daemon, Dns, Hooks, Ping, Probe, Target, Wan};
+use crate::config::{Alerts, Company, Config, Daemon, Dns, Hooks, LogLevel, Ping, Probe, Target, Wan};
 use crate::engine::*;
 use crate::types::{FwMark, IfIndex, IfName, LinkState, MarkMask, WanMark};
+
+/// Beyond everything that is tested, but for the audit itself.
+pub(super) const AUDIT_PERIOD: Duration = Duration::from_secs(1 << 32);
 
 /// WANs 1 to n on eth1 to ethn with 10.0.k.2/24, each with its place in the failover order. Two silent
 /// rounds take a link down.
@@ -29,10 +32,11 @@ pub(crate) fn config(orders: &[Option<u8>]) -> Config {
     Config {
         company: Company::default(),
         daemon: Daemon {
-            run_interval: Duration::from_secs(20),
+            run_interval: AUDIT_PERIOD,
             status_file: PathBuf::new(),
             control_socket: PathBuf::new(),
             mark_mask: MarkMask::default(),
+            log_level: LogLevel::Info,
             rule_priority: 30_000,
         },
         alerts: Alerts { max: 2, interval: Duration::from_secs(1_800) },
@@ -121,7 +125,7 @@ impl World {
     }
 
     pub(super) fn now(&self) -> Now {
-        Now { mono: self.now, wall: 1_700_000_000 + self.now.as_secs() }
+        Now { mono: self.now, wall: 1_700_000_000 + self.now.as_secs(), utc_offset: -3 * 3600 }
     }
 
     /// Hands in an event; the commands it gives.
@@ -209,9 +213,14 @@ impl World {
         commands
     }
 
+    /// When the engine wants to be woken, for anything but the audit.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.engine.next_deadline().filter(|deadline| *deadline < AUDIT_PERIOD)
+    }
+
     /// Lets time pass to the next deadline.
     pub(super) fn wait(&mut self) -> Vec<Command> {
-        self.now = self.engine.next_deadline().expect("a deadline");
+        self.now = self.deadline().expect("a deadline");
         self.send(Event::Tick)
     }
 

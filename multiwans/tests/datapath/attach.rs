@@ -1,6 +1,7 @@
 //! Attaching to real interfaces, by both ways there are: real packets are marked, others' filters stay,
 //! and nothing is left. Needs iproute2 and iptables.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 
@@ -278,6 +279,45 @@ fn an_interface_or_qdisc_that_vanished_is_no_error() {
         net.router.ip("link del wan1");
         net.detach(&mut datapath);
     }
+}
+
+#[test]
+fn what_somebody_took_off_is_attached_again() {
+    let net = Net::new();
+    let mut datapath = loaded(CLSACT);
+    net.attach_all(&mut datapath);
+    let audit = |datapath: &mut Datapath| net.router.run(|| datapath.audit(&net.all()));
+    let mut audited = |vandalise: &dyn Fn()| {
+        vandalise();
+        let (repaired, errors) = audit(&mut datapath);
+        assert!(errors.is_empty(), "{errors:?}");
+        net.assert_steered();
+        assert_eq!((net.ours("eth0"), net.ours("wan1")), (2, 1));
+        repaired
+    };
+    let again = |program, iface| format!("program multiwans_{program} was taken off {iface}; attached again");
+    assert_eq!(audited(&|| ()), [""; 0]);
+    assert_eq!(
+        audited(&|| drop(net.router.command("tc", "filter del dev eth0 ingress"))),
+        [again("steer", "eth0")]
+    );
+    assert_eq!(
+        audited(&|| drop(net.router.command("tc", "qdisc del dev wan1 clsact"))),
+        [again("wan", "wan1")]
+    );
+    // Somebody's filters stand where ours were: theirs stay.
+    let theirs = RefCell::new(Vec::new());
+    let taken_over = audited(&|| {
+        net.router.command("tc", "qdisc del dev eth0 clsact");
+        net.add_foreign("eth0");
+        theirs.replace(net.shown("eth0"));
+    });
+    assert_eq!(taken_over, [again("steer", "eth0"), again("learn", "eth0")]);
+    let now = net.shown("eth0");
+    assert!(theirs.take().iter().all(|line| now.contains(line)), "{now:?}");
+    assert_eq!(audited(&|| ()), [""; 0]);
+    net.detach(&mut datapath);
+    assert_eq!((net.ours("eth0"), net.has_clsact("eth0"), net.has_clsact("wan1")), (0, true, false));
 }
 
 #[test]

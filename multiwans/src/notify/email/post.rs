@@ -1,6 +1,5 @@
 //! The thread that writes and delivers mails.
 
-use std::future::Future;
 use std::pin::pin;
 use std::thread;
 use std::time::Duration;
@@ -276,11 +275,9 @@ impl Post {
     }
 }
 
-fn until(at: Option<Instant>) -> impl Future<Output = ()> {
-    async move {
-        match at {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

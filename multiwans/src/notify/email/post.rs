@@ -1,6 +1,5 @@
 //! The thread that writes and delivers mails.
 
-use std::future::Future;
 use std::pin::pin;
 use std::thread;
 use std::time::Duration;

@@ -4,7 +4,6 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext, Global,
-    bindings::bpf_sock,
     btf_maps::SkStorage,
     helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt},
     macros::btf_map,
@@ -31,7 +30,6 @@ const SO_MARK: i32 = 36;
 /// What of a socket decides whether we may choose for it.
 #[derive(Clone, Copy)]
 pub struct Socket {
-    sock: *mut bpf_sock,
     /// Bound to an address or to a device, or connected.
     pub placed: bool,
     /// `SO_MARK`, all bits.
@@ -53,7 +51,6 @@ impl Socket {
         unsafe {
             let sock = (*ctx.sock_addr).__bindgen_anon_1.sk;
             Some(Self {
-                sock,
                 placed: (*sock).bound_dev_if != 0 || (*sock).src_ip4 != 0,
                 mark: (*sock).mark,
                 port: (*sock).src_port as u16,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Change;
+use super::output_rules::OutputRule;
 use super::routes::Via;
 use super::rules::Rule;
 use crate::types::{IfIndex, IfName, WanMark};
@@ -14,6 +15,8 @@ use crate::types::{IfIndex, IfName, WanMark};
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     pub(super) rules: Vec<Rule>,
+    /// Of the filters for the router's own traffic.
+    pub(super) output: Option<Vec<OutputRule>>,
     pub(super) routes: Vec<Via>,
     pub(super) default: Option<Via>,
     pub(super) named: bool,

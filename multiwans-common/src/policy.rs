@@ -28,7 +28,7 @@ pub struct Vector {
 pub struct PolicyHead {
     /// Words in use: filters divided by 64, rounded up. 0: no filters, everything takes the default.
     pub words: u32,
-    /// Zero.
+    /// Zero: the bit that a search begins at.
     pub zero: u32,
     /// Class of an address outside every prefix of the policy.
     pub source_elsewhere: u32,

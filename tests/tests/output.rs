@@ -67,9 +67,11 @@ fn seen_mapped(lab: &Lab, to: Ipv4Addr, port: u16) -> Result<Ipv4Addr> {
 fn tcp_and_udp_leave_by_the_filters_wan_and_by_the_default_while_it_is_dead() -> Result<()> {
     let lab = Lab::builder().build()?;
     let _servers = lab.serve_internet(&[80, 81, 53])?;
-    let config = Config::of(&lab)
-        .filter(2, "own web", &own("protocol: tcp, dports: [80]"))
-        .filter(2, "own names", &own("protocol: udp, dports: [53]"));
+    let config = Config::of(&lab).filter(2, "own web", &own("protocol: tcp, dports: [80]")).filter(
+        2,
+        "own names",
+        &own("protocol: udp, dports: [53]"),
+    );
     let mut daemon = Daemon::start(&lab, &config)?;
     let router = lab.client(Ns::Router);
     let check = |expected: Ipv4Addr| -> Result<()> {
@@ -242,8 +244,9 @@ fn a_socket_that_connects_anew_is_judged_anew() -> Result<()> {
 /// As `getaddrinfo` does between the addresses it compares (connect(2), AF_UNSPEC).
 fn disconnect(socket: &Socket) -> Result<()> {
     use std::os::fd::AsRawFd;
-    let address = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
-    let length = size_of::<libc::sockaddr>() as u32;
+    let address =
+        libc::sockaddr { sa_family: libc::sa_family_t::try_from(libc::AF_UNSPEC)?, sa_data: [0; 14] };
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr>())?;
     // SAFETY: an open socket and an address of the length given.
     let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const address, length) };
     ensure!(result == 0, "{}", std::io::Error::last_os_error());
@@ -260,7 +263,7 @@ fn an_unprivileged_user_is_steered_too() -> Result<()> {
     let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps -all";
     for flags in ["-w1", "-w1 -u"] {
         let answer = lab.feed(Ns::Router, &format!("{nobody} timeout 2 nc {flags} {INTERNET} 80"), "who\n");
-        let text = answer.map_or_else(|error| error.to_string(), |text| text);
+        let text = answer.unwrap_or_else(|error| error.to_string());
         assert!(text.contains(&wan_ip(2).to_string()), "nc {flags}: {text}");
     }
     daemon.terminate()

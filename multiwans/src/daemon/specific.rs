@@ -23,7 +23,9 @@ pub(super) async fn follow(mut routes: SpecificRoutes, mut map: SpecificMap) {
         match result {
             Ok(()) => trouble.clear(),
             Err(error) if error != trouble => {
-                tracing::warn!("the router's unconnected datagrams may leave by a WAN instead of a route: {error}");
+                tracing::warn!(
+                    "the router's unconnected datagrams may leave by a WAN instead of a route: {error}"
+                );
                 trouble = error;
             }
             Err(_) => {}

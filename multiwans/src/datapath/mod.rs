@@ -85,7 +85,12 @@ impl Datapath {
         policy_maps::install(&mut ebpf, PolicySet::Forwarding, &policies.forwarding)?;
         policy_maps::install(&mut ebpf, PolicySet::Output, &policies.output)?;
         let attachment = options.attachment.unwrap_or_else(attach::supported_attachment);
-        Ok(Self { ebpf, links, interfaces: attach::Interfaces::new(attachment), output: output::Output::default() })
+        Ok(Self {
+            ebpf,
+            links,
+            interfaces: attach::Interfaces::new(attachment),
+            output: output::Output::default(),
+        })
     }
 
     /// Whether this build has its programs in it.

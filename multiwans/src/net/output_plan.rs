@@ -123,21 +123,15 @@ impl OutputFilters {
 }
 
 /// Never sent to a WAN, whatever `localnets` says: multicast and the limited broadcast.
-const NEVER: [Ipv4Net; 2] = [
-    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
-    Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32),
-];
+const NEVER: [Ipv4Net; 2] =
+    [Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4), Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)];
 
 /// What comes before and after the blocks: the guard, and the place behind everything.
 pub(super) fn frame(base: u32) -> [OutputRule; 2] {
     let end = base + order::END;
     [
         OutputRule { priority: end, packets: Packets::ALL, action: Action::Nop },
-        OutputRule {
-            priority: base + order::GUARD,
-            packets: Packets::Decided,
-            action: Action::Goto(end),
-        },
+        OutputRule { priority: base + order::GUARD, packets: Packets::Decided, action: Action::Goto(end) },
     ]
 }
 
@@ -176,4 +170,114 @@ fn ranges(ports: &[PortRange]) -> Option<Vec<Option<PortRange>>> {
         .map(|range| PortRange { first: range.first.max(1), last: range.last })
         .collect();
     (ports.is_empty() || !from_one.is_empty()).then(|| either(&from_one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::TableId;
+
+    fn filter(description: &str, protocol: Protocol) -> Filter {
+        Filter {
+            description: description.to_owned(),
+            note: None,
+            chain: Chain::Output,
+            protocol,
+            src: Vec::new(),
+            dst: Vec::new(),
+            sports: Vec::new(),
+            dports: Vec::new(),
+        }
+    }
+
+    fn mark(number: u8) -> WanMark {
+        WanMark::new(number).unwrap()
+    }
+
+    fn filters() -> OutputFilters {
+        let net = |text: &str| text.parse().unwrap();
+        let port = |first, last| PortRange { first, last };
+        OutputFilters {
+            filters: vec![
+                (mark(2), filter("icmp", Protocol::Icmp)),
+                (mark(2), Filter { dst: vec![net("10.8.0.0/16")], ..filter("vpn", Protocol::Gre) }),
+                (mark(3), Filter { src: vec![net("10.0.1.2/32")], ..filter("src", Protocol::Esp) }),
+                (
+                    mark(3),
+                    Filter {
+                        dports: vec![port(0, 0), port(0, 9), port(80, 80)],
+                        ..filter("web", Protocol::Tcp)
+                    },
+                ),
+            ],
+            localnets: vec![net("10.0.0.0/8")],
+        }
+    }
+
+    fn block(steered: &[u8], source: Option<[u8; 4]>, programs: bool) -> Vec<String> {
+        let steered = |wan: WanMark| steered.contains(&wan.get());
+        let filters = filters();
+        let (rules, left_out) = filters.block(30_000, 50, steered, source.map(Into::into), programs);
+        assert!(left_out.is_empty());
+        rules.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn filters_become_two_lists_by_destination() {
+        assert_eq!(
+            block(&[2, 3], Some([10, 0, 1, 2]), true),
+            [
+                "30050: from all to 224.0.0.0/4 goto 30070",
+                "30050: from all to 255.255.255.255/32 goto 30070",
+                "30050: from all to 10.0.0.0/8 goto 30053",
+                "30051: from all ipproto 1 lookup 2",
+                "30051: from all to 10.8.0.0/16 ipproto 47 lookup 2",
+                "30051: from all ipproto 50 lookup 3",
+                "30052: from all goto 30070",
+                "30053: from all nop",
+                "30054: from all to 10.8.0.0/16 ipproto 47 lookup 2",
+                "30055: from all goto 30070",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_in_force_has_no_rules() {
+        assert!(block(&[], Some([10, 0, 1, 2]), true).is_empty());
+        let only_third = block(&[3], Some([10, 0, 1, 2]), true);
+        assert!(only_third.iter().all(|rule| !rule.ends_with("lookup 2")), "{only_third:?}");
+        // The source is another one, and then none.
+        assert!(block(&[3], Some([10, 0, 2, 2]), true).is_empty());
+        assert!(block(&[3], None, true).is_empty());
+    }
+
+    #[test]
+    fn without_programs_tcp_and_udp_have_rules_and_port_0_has_none() {
+        let rules = block(&[3], None, false);
+        assert_eq!(
+            rules[3..5],
+            [
+                "30051: from all ipproto 6 dport 1-9 lookup 3",
+                "30051: from all ipproto 6 dport 80-80 lookup 3"
+            ]
+        );
+    }
+
+    #[test]
+    fn filters_that_do_not_fit_are_left_out_whole() {
+        let many = (0..=MAX_RULES).map(|n| Ipv4Net::from(Ipv4Addr::from(0x0808_0000 + n as u32))).collect();
+        let big = Filter { dst: many, ..filter("big", Protocol::All) };
+        let filters = OutputFilters {
+            filters: vec![(mark(2), big), (mark(2), filter("small", Protocol::Gre))],
+            localnets: Vec::new(),
+        };
+        let (rules, left_out) = filters.block(30_000, 60, |_| true, None, true);
+        assert_eq!(left_out, ["big"]);
+        let lookups: Vec<_> = rules
+            .iter()
+            .filter(|rule| rule.action == Action::Lookup(TableId(2)))
+            .map(|r| r.priority)
+            .collect();
+        assert_eq!(lookups, [30_061]);
+    }
 }

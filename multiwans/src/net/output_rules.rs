@@ -140,8 +140,7 @@ impl OutputRule {
     pub(super) fn parse(message: &RuleMessage) -> Option<Self> {
         let header = &message.header;
         // Whether an interface or the rule to go to is there changes nothing about the rule.
-        let flags =
-            header.flags - (RuleFlags::IifDetached | RuleFlags::OifDetached | RuleFlags::Unresolved);
+        let flags = header.flags - (RuleFlags::IifDetached | RuleFlags::OifDetached | RuleFlags::Unresolved);
         let (mut priority, mut table, mut goto) = (None, None, None);
         let (mut source, mut iif, mut mask) = (None, None, None);
         let (mut to, mut protocol, mut sport, mut dport) = (None, None, None, None);
@@ -227,8 +226,7 @@ mod tests {
 
     #[test]
     fn what_else_a_rule_says_makes_it_another_one() {
-        let rule =
-            OutputRule { priority: 30_040, packets: Packets::ALL, action: Action::Lookup(TableId(7)) };
+        let rule = OutputRule { priority: 30_040, packets: Packets::ALL, action: Action::Lookup(TableId(7)) };
         for extra in [RuleAttribute::FwMark(1), RuleAttribute::Iifname("lo".into())] {
             let mut message = rule.message();
             message.attributes.push(extra);

@@ -68,7 +68,11 @@ pub(super) fn split(all: Vec<RuleMessage>, bases: &[u32]) -> (Standing, Vec<Rule
 }
 
 /// Makes them what they should be. Returns how many rules of filters are in force if that took anything.
-pub(super) async fn apply(rtnl: &mut Rtnl, standing: &Standing, wanted: &Wanted) -> io::Result<Option<usize>> {
+pub(super) async fn apply(
+    rtnl: &mut Rtnl,
+    standing: &Standing,
+    wanted: &Wanted,
+) -> io::Result<Option<usize>> {
     let target = |block: usize| complete(wanted, block);
     if wanted.is_empty() {
         if standing.is_empty() {
@@ -93,9 +97,9 @@ pub(super) async fn apply(rtnl: &mut Rtnl, standing: &Standing, wanted: &Wanted)
     let [end, guard] = frame(wanted.base);
     let is_framed = |rule: &OutputRule| standing.get(&rule.priority) == Some(&vec![Some(rule.clone())]);
     let framed = is_framed(&end) && is_framed(&guard);
-    let stale = standing
-        .iter()
-        .filter(|(priority, _)| !(kept(priority) || framed && [end.priority, guard.priority].contains(priority)));
+    let stale = standing.iter().filter(|(priority, _)| {
+        !(kept(priority) || framed && [end.priority, guard.priority].contains(priority))
+    });
     for (priority, rules) in stale {
         delete(rtnl, *priority, rules.len()).await?;
     }
@@ -129,9 +133,8 @@ fn complete(wanted: &Wanted, block: usize) -> Standing {
 
 /// Takes all away: the switch first, then what it leads to, and last what keeps forwarded packets out.
 async fn clear(rtnl: &mut Rtnl, standing: &Standing) -> io::Result<()> {
-    let keeps_out = |rules: &[Option<OutputRule>]| {
-        rules.iter().flatten().any(|rule| rule.packets == Packets::Decided)
-    };
+    let keeps_out =
+        |rules: &[Option<OutputRule>]| rules.iter().flatten().any(|rule| rule.packets == Packets::Decided);
     let (guards, others): (Vec<_>, Vec<_>) = standing.iter().partition(|(_, rules)| keeps_out(rules));
     // Without its place to go to the guard is passed over; there is nothing left to keep anyone from then.
     for (priority, rules) in others.into_iter().chain(guards) {

@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn only_present_wans_have_routes_and_only_they_can_be_the_default() {
         let (one, two) = (WanMark::new(1).unwrap(), WanMark::new(2).unwrap());
-        let mut wish = Routes { present: [(two, IfIndex(7))].into(), default: Some(one), ..Routes::default() };
+        let mut wish =
+            Routes { present: [(two, IfIndex(7))].into(), default: Some(one), ..Routes::default() };
         let routes = setup().routes(&wish);
         assert_eq!(routes.len(), 1);
         assert_eq!(routes[0].1.to_string(), "default via 10.9.9.9 dev 7 src 10.0.2.2 onlink table 2");

@@ -294,7 +294,9 @@ impl Kernel {
         let wanted = output_state::Wanted::new(&self.setup, &wish.steered, source, self.programs);
         if wanted.left_out != self.left_out {
             for filter in &wanted.left_out {
-                tracing::warn!("filter \"{filter}\" of the router's own traffic is not in force: too many rules");
+                tracing::warn!(
+                    "filter \"{filter}\" of the router's own traffic is not in force: too many rules"
+                );
             }
             self.left_out.clone_from(&wanted.left_out);
         }

@@ -52,7 +52,7 @@ fn rules_are_written_changed_and_removed() {
     alone(|| async {
         (1..=3).for_each(link);
         let before = residue();
-        let to_internet = filter("gre", Protocol::Gre, &[]);
+        let to_internet = filter("icmp", Protocol::Icmp, &[]);
         let to_vpn = filter("vpn", Protocol::All, &["10.8.0.0/16"]);
         let mut kernel = Kernel::new(&own(vec![to_internet, to_vpn])).unwrap();
         kernel.apply(&wish_steered(&[])).await.unwrap();
@@ -63,12 +63,12 @@ fn rules_are_written_changed_and_removed() {
         assert_eq!(
             output_rules(),
             [
-                "30040: not from 0.0.0.0 fwmark 0/0xffffffff iif lo goto 30070 proto 109",
+                "30040: not from 0.0.0.0 fwmark 0 iif lo goto 30070 proto 109",
                 "30041: from all goto 30050 proto 109",
                 "30050: from all to 224.0.0.0/4 goto 30070 proto 109",
                 "30050: from all to 255.255.255.255 goto 30070 proto 109",
                 "30050: from all to 10.0.0.0/8 goto 30053 proto 109",
-                "30051: from all ipproto gre lookup WAN2 proto 109",
+                "30051: from all ipproto icmp lookup WAN2 proto 109",
                 "30051: from all to 10.8.0.0/16 lookup WAN3 proto 109",
                 "30052: from all goto 30070 proto 109",
                 "30053: from all nop proto 109",
@@ -78,16 +78,16 @@ fn rules_are_written_changed_and_removed() {
             ]
         );
         assert_eq!(kernel.apply(&wish_steered(&[2, 3])).await.unwrap(), []);
-        assert_eq!(way("9.9.9.9 ipproto gre"), "wan2");
-        assert_eq!(way("9.9.9.9 ipproto esp"), "wan1");
-        assert_eq!(way("9.9.9.9 ipproto gre mark 0x10000"), "wan1", "a mark was chosen");
-        assert_eq!(way("9.9.9.9 ipproto gre from 10.0.1.2"), "wan1", "a source was chosen");
-        assert_eq!(way("10.9.0.1 ipproto gre"), "wan1", "a local network");
-        assert_eq!(way("10.8.0.1 ipproto gre"), "wan3", "a local network that a filter names");
+        assert_eq!(way("9.9.9.9 ipproto icmp"), "wan2");
+        assert_eq!(way("9.9.9.9 ipproto udp"), "wan1");
+        assert_eq!(way("9.9.9.9 ipproto icmp mark 0x10000"), "wan1", "a mark was chosen");
+        assert_eq!(way("9.9.9.9 ipproto icmp from 10.0.1.2"), "wan1", "a source was chosen");
+        assert_eq!(way("10.9.0.1 ipproto icmp"), "wan1", "a local network");
+        assert_eq!(way("10.8.0.1 ipproto icmp"), "wan3", "a local network that a filter names");
 
         // The other block, and back; each time nothing of the one before stays.
         assert_eq!(kernel.apply(&wish_steered(&[3])).await.unwrap(), [Change::OutputRules(8)]);
-        assert_eq!(way("9.9.9.9 ipproto gre"), "wan1");
+        assert_eq!(way("9.9.9.9 ipproto icmp"), "wan1");
         assert!(output_rules().contains(&"30041: from all goto 30060 proto 109".to_owned()));
         assert_eq!(kernel.apply(&wish_steered(&[2, 3])).await.unwrap(), [Change::OutputRules(9)]);
         assert_eq!(output_rules().len(), 12);
@@ -105,7 +105,7 @@ fn rules_are_written_changed_and_removed() {
 fn what_others_do_to_them_is_repaired() {
     alone(|| async {
         (1..=3).for_each(link);
-        let filters = vec![filter("gre", Protocol::Gre, &[]), filter("rest", Protocol::All, &[])];
+        let filters = vec![filter("icmp", Protocol::Icmp, &[]), filter("rest", Protocol::All, &[])];
         let mut kernel = Kernel::new(&own(filters)).unwrap();
         kernel.apply(&wish_steered(&[2, 3])).await.unwrap();
         let right = |rules: &[String]| {
@@ -125,12 +125,12 @@ fn what_others_do_to_them_is_repaired() {
                     assert!(!kernel.apply(&wish_steered(&[2, 3])).await.unwrap().is_empty(), "{vandalism}");
                 }
                 assert_eq!(right(&output_rules()), wanted, "{vandalism}");
-                assert_eq!(way("9.9.9.9 ipproto gre"), "wan2");
-                assert_eq!(way("9.9.9.9 ipproto esp"), "wan3");
+                assert_eq!(way("9.9.9.9 ipproto icmp"), "wan2");
+                assert_eq!(way("9.9.9.9 ipproto udp"), "wan3");
             }
         }
         // Another run adopts them.
-        let filters = vec![filter("gre", Protocol::Gre, &[]), filter("rest", Protocol::All, &[])];
+        let filters = vec![filter("icmp", Protocol::Icmp, &[]), filter("rest", Protocol::All, &[])];
         let mut second = Kernel::new(&own(filters)).unwrap();
         assert_eq!(second.apply(&wish_steered(&[2, 3])).await.unwrap(), []);
     });

@@ -316,12 +316,16 @@ impl Kernel {
             Ok(change) => {
                 let repaired = stood.as_deref() == Some(output.rules());
                 outcome.done.extend(change.map(|count| match repaired {
-                    true => Change::PutBack("rules for the router's own traffic were changed; put back".into()),
+                    true => {
+                        Change::PutBack("rules for the router's own traffic were changed; put back".into())
+                    }
                     false => Change::OutputRules(count),
                 }));
                 self.standing.output = Some(output.rules().to_vec());
             }
-            Err(e) => outcome.failures.push(Error::refused("write the rules for the router's own traffic", e)),
+            Err(e) => {
+                outcome.failures.push(Error::refused("write the rules for the router's own traffic", e))
+            }
         }
         let mut stand = wanted.clone();
         let difference = rules::difference(standing, wanted);

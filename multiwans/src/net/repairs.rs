@@ -90,6 +90,7 @@ mod tests {
             Rule { priority: 30_020, selector: Selector::From([10, 0, 1, 2].into()), table: TableId(1) };
         let standing = Standing {
             rules: vec![rule.clone()],
+            output: None,
             routes: vec![via(TableId(1))],
             default: Some(via(TableId::MAIN)),
             named: true,

@@ -308,7 +308,7 @@ fn specific_routes_win_and_come_and_go() -> Result<()> {
     };
     let check = |expected: u8| -> Result<()> {
         let steered = if expected == 2 { 2 } else { 0 };
-        wait_until("the programs to know the route", PATIENCE, || mark().is_ok_and(|mark| mark == steered))?;
+        wait_until("the programs to know the route", FAILOVER, || mark().is_ok_and(|mark| mark == steered))?;
         assert_eq!(seen_unconnected(&lab, to, 80)?, wan_ip(expected));
         assert_eq!(lab.client(Ns::Router).seen_by_tcp(to, 80)?, wan_ip(expected));
         Ok(())

@@ -265,7 +265,8 @@ mod tests {
 
     #[test]
     fn filters_that_do_not_fit_are_left_out_whole() {
-        let many = (0..=MAX_RULES).map(|n| Ipv4Net::from(Ipv4Addr::from(0x0808_0000 + n as u32))).collect();
+        let many =
+            (0..).take(MAX_RULES + 1).map(|n: u32| Ipv4Net::from(Ipv4Addr::from(0x0808_0000 + n))).collect();
         let big = Filter { dst: many, ..filter("big", Protocol::All) };
         let filters = OutputFilters {
             filters: vec![(mark(2), big), (mark(2), filter("small", Protocol::Gre))],

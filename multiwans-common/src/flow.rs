@@ -42,7 +42,22 @@ impl FlowKey4 {
     }
 }
 
-/// Value of the flow table.
+/// Key of the table of UDP services of the router itself: who asked which port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AskedKey4 {
+    /// Who asked, network byte order.
+    pub remote: u32,
+    /// From which port, network byte order.
+    pub remote_port: u16,
+    /// The router's port, host byte order.
+    pub port: u16,
+}
+
+/// Destinations that the table of specific routes holds.
+pub const SPECIFIC_SLOTS: u32 = 16_384;
+
+/// Value of the flow table, and of the table of who asked.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowValue {
@@ -85,6 +100,7 @@ pub struct FragmentValue {
 const _: () = {
     assert!(size_of::<FlowKey4>() == 16);
     assert!(size_of::<FlowValue>() == 16);
+    assert!(size_of::<AskedKey4>() == 8);
     assert!(size_of::<FragmentKey4>() == 12);
     assert!(size_of::<FragmentValue>() == 16);
 };

@@ -10,10 +10,10 @@ mod policy;
 mod reason;
 mod wan;
 
-pub use flow::{FlowKey4, FlowValue, FragmentKey4, FragmentValue};
+pub use flow::{AskedKey4, FlowKey4, FlowValue, FragmentKey4, FragmentValue, SPECIFIC_SLOTS};
 pub use policy::{
-    BITS_PER_WORD, FilterEntry, MAX_FILTERS, NO_CLASS, PolicyHead, PolicySlot, PortClasses, VECTOR_WORDS,
-    Vector,
+    BITS_PER_WORD, FilterEntry, MAX_FILTERS, NO_CLASS, POLICY_PLACES, PolicyHead, PolicySet, PolicySlot,
+    PortClasses, VECTOR_WORDS, Vector,
 };
 pub use reason::Reason;
 pub use wan::{WAN_SLOTS, WanEntry};

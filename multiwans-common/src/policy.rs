@@ -28,7 +28,7 @@ pub struct Vector {
 pub struct PolicyHead {
     /// Words in use: filters divided by 64, rounded up. 0: no filters, everything takes the default.
     pub words: u32,
-    /// Zero.
+    /// Zero: the bit that a search begins at.
     pub zero: u32,
     /// Class of an address outside every prefix of the policy.
     pub source_elsewhere: u32,
@@ -64,7 +64,33 @@ pub struct FilterEntry {
     pub skip_to: u32,
 }
 
-/// Which of the two copies of the policy maps is in force: 0 or 1.
+/// The policies there are: each has its own filters, and two copies of them in the policy maps.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicySet {
+    /// Forwarded traffic.
+    Forwarding = 0,
+    /// The router's own.
+    Output = 1,
+}
+
+impl PolicySet {
+    /// How many there are: entries of the array of [`PolicySlot`]s.
+    pub const COUNT: usize = 2;
+
+    /// Where a copy (0 or 1) of this policy stands in the outer maps.
+    #[inline(always)]
+    pub const fn place(self, copy: u32) -> u32 {
+        self as u32 * COPIES + (copy & 1)
+    }
+}
+
+/// Copies of each policy: one in force, one to build the next in.
+const COPIES: u32 = 2;
+/// Entries of the outer maps.
+pub const POLICY_PLACES: usize = PolicySet::COUNT * COPIES as usize;
+
+/// Which of the two copies of a policy is in force: 0 or 1.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicySlot {

@@ -57,6 +57,22 @@ reasons! {
     Malformed = 15, "malformed";
     /// The programs' own maps are not filled (never seen in a running daemon).
     NotReady = 16, "not_ready";
+    /// output: the router's own traffic; a filter matched.
+    OutputFilter = 17, "output_filter";
+    /// output: no filter matched; as the main table routes it.
+    OutputDefault = 18, "output_default";
+    /// output: to where the socket was asked from; by the WAN it was asked by.
+    OutputAnswer = 19, "output_answer";
+    /// output: the application has chosen: bound, bound to a device, marked, or a source with the datagram.
+    OutputChosen = 20, "output_chosen";
+    /// output: not unicast, or the main table has a route of its own to there.
+    OutputSpecific = 21, "output_specific";
+    /// output: the kernel refused the mark.
+    OutputFailed = 22, "output_failed";
+    /// asked: a datagram for a socket on every address; its WAN was stored or refreshed.
+    Asked = 23, "asked";
+    /// asked: the table refused the entry.
+    AskedFailed = 24, "asked_failed";
 }
 
 impl Reason {

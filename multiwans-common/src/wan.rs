@@ -18,9 +18,13 @@ pub struct WanEntry {
     pub fwmark: u32,
     /// Its interface: answers are learned only from packets that really came in there.
     pub ifindex: u32,
+    /// Its own address, network byte order: the source of what the router itself sends by it.
+    pub address: u32,
+    /// Zero.
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<WanEntry>() == 16);
+const _: () = assert!(size_of::<WanEntry>() == 24);
 
 #[cfg(feature = "user")]
 // SAFETY: `repr(C)` integers without padding (size asserted above), valid for any bit pattern.

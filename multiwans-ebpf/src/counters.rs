@@ -14,7 +14,9 @@ static MW_REASONS: PerCpuArray<u64, { Reason::SLOTS as usize }> = PerCpuArray::n
 #[inline(always)]
 pub fn count(reason: Reason) {
     if let Some(counter) = MW_REASONS.get_ptr_mut(reason as u32) {
-        // SAFETY: the slot is this CPU's own, and a TC program is not preempted by another one on it.
+        // SAFETY: the slot is this CPU's own, and a TC program is not preempted by another one on it. A
+        // program of a socket's call may be, by a packet with other reasons or, rarely, by another call
+        // with the same: that costs one count.
         unsafe { *counter += 1 };
     }
 }

@@ -29,10 +29,16 @@ pub fn ours(ctx: &TcContext) -> u32 {
     get(ctx) & MARK_MASK.load()
 }
 
-/// The WAN's number in the mark; 0: none.
+/// The WAN's number in the packet's mark; 0: none.
 #[inline(always)]
 pub fn wan(ctx: &TcContext) -> u32 {
-    ours(ctx) >> (MARK_SHIFT.load() & 31)
+    wan_in(get(ctx))
+}
+
+/// The WAN's number in a mark; 0: none.
+#[inline(always)]
+pub fn wan_in(mark: u32) -> u32 {
+    (mark & MARK_MASK.load()) >> (MARK_SHIFT.load() & 31)
 }
 
 /// Sets our bits.

@@ -151,7 +151,7 @@ fn is_for_this_host(ctx: &TcContext) -> bool {
 
 /// Neither broadcast nor multicast nor of a reserved class nor nothing.
 #[inline(always)]
-fn is_unicast(address: u32) -> bool {
+pub fn is_unicast(address: u32) -> bool {
     let first = u32::from_be(address) >> 24;
     first < 224 && first != 0 && first != 127
 }

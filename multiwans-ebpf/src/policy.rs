@@ -1,12 +1,14 @@
-//! The policy's maps: two copies, one in force. The daemon fills the other one and switches by one
-//! write, so no packet is judged by a mixture.
+//! The policies' maps: of each policy two copies, one in force. The daemon fills the other one and
+//! switches by one write, so no packet is judged by a mixture.
 
 use aya_ebpf::{
     bindings::BPF_F_INNER_MAP,
     btf_maps::{Array, ArrayOfMaps, LpmTrie, lpm_trie::Key},
     macros::btf_map,
 };
-use multiwans_common::{FilterEntry, NO_CLASS, PolicyHead, PolicySlot, PortClasses, Vector};
+use multiwans_common::{
+    FilterEntry, NO_CLASS, POLICY_PLACES, PolicyHead, PolicySet, PolicySlot, PortClasses, Vector,
+};
 
 /// Arrays inside the outer maps may have any length: the daemon makes each as long as its policy needs.
 const ANY_LENGTH: usize = BPF_F_INNER_MAP as usize;
@@ -20,62 +22,63 @@ type Prefixes = LpmTrie<u32, u32, 1>;
 /// `bpf_map_meta_equal`, kernel/bpf/map_in_map.c). Other types are not looked into.
 type Opaque<V> = [V; 1];
 
-/// Which copy is in force. Key: 0. Value: [`PolicySlot`]. Writer: the daemon. Reader: steer.
+/// Which copy of each policy is in force. Key: [`PolicySet`]. Value: [`PolicySlot`]. Writer: the daemon.
+/// Readers: steer, output.
 #[btf_map]
-static MW_SLOT: Array<PolicySlot, 1> = Array::new();
+static MW_SLOT: Array<PolicySlot, { PolicySet::COUNT }> = Array::new();
 
-/// The fixed part. Outer key: the copy. Inner: one [`PolicyHead`], 1 048 bytes.
+/// The fixed part. Outer key: [`PolicySet::place`]. Inner: one [`PolicyHead`], 1 048 bytes.
 #[btf_map]
-static MW_HEAD: ArrayOfMaps<Array<Opaque<PolicyHead>, 1>, 2> = ArrayOfMaps::new();
+static MW_HEAD: ArrayOfMaps<Array<Opaque<PolicyHead>, 1>, POLICY_PLACES> = ArrayOfMaps::new();
 
 /// Source prefixes. Inner key: prefix length and address; inner value: class. About 40 bytes a prefix.
 #[btf_map]
-static MW_SOURCES: ArrayOfMaps<Prefixes, 2> = ArrayOfMaps::new();
+static MW_SOURCES: ArrayOfMaps<Prefixes, POLICY_PLACES> = ArrayOfMaps::new();
 
 /// Destination prefixes, as the sources.
 #[btf_map]
-static MW_DESTINATIONS: ArrayOfMaps<Prefixes, 2> = ArrayOfMaps::new();
+static MW_DESTINATIONS: ArrayOfMaps<Prefixes, POLICY_PLACES> = ArrayOfMaps::new();
 
 /// Port classes. Inner key: port in host byte order; inner value: [`PortClasses`]. 512 KiB.
 #[btf_map]
-static MW_PORTS: ArrayOfMaps<Array<Opaque<PortClasses>, 65_536>, 2> = ArrayOfMaps::new();
+static MW_PORTS: ArrayOfMaps<Array<Opaque<PortClasses>, 65_536>, POLICY_PLACES> = ArrayOfMaps::new();
 
 /// Bit vectors. Inner key: class; inner value: [`Vector`], 512 bytes each.
 #[btf_map]
-static MW_VECTORS: ArrayOfMaps<Array<Opaque<Vector>, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
+static MW_VECTORS: ArrayOfMaps<Array<Opaque<Vector>, 1, ANY_LENGTH>, POLICY_PLACES> = ArrayOfMaps::new();
 
 /// Filters. Inner key: the filter's number; inner value: [`FilterEntry`].
 #[btf_map]
-static MW_FILTERS: ArrayOfMaps<Array<Opaque<FilterEntry>, 1, ANY_LENGTH>, 2> = ArrayOfMaps::new();
+static MW_FILTERS: ArrayOfMaps<Array<Opaque<FilterEntry>, 1, ANY_LENGTH>, POLICY_PLACES> = ArrayOfMaps::new();
 
-/// One copy of the policy, for the time of one packet.
+/// One copy of a policy, for the time of one packet.
 #[derive(Clone, Copy)]
 pub struct Policy {
-    slot: u32,
+    place: u32,
 }
 
 impl Policy {
     /// The copy in force.
     #[inline(always)]
-    pub fn in_force() -> Self {
-        let slot = match MW_SLOT.get(0) {
-            Some(slot) => slot.active & 1,
+    pub fn in_force(set: PolicySet) -> Self {
+        let copy = match MW_SLOT.get(set as u32) {
+            Some(slot) => slot.active,
             None => 0,
         };
-        Self { slot }
+        Self { place: set.place(copy) }
     }
 
     /// Its fixed part; `None` before the daemon filled it.
     #[inline(always)]
     pub fn head(&self) -> Option<&PolicyHead> {
-        let [head] = MW_HEAD.get_value(self.slot, &0)?;
+        let [head] = MW_HEAD.get_value(self.place, &0)?;
         Some(head)
     }
 
     /// Class of a source address (network byte order).
     #[inline(always)]
     pub fn source(&self, head: &PolicyHead, address: u32) -> u32 {
-        match MW_SOURCES.get(self.slot).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
+        match MW_SOURCES.get(self.place).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
             Some(class) => *class,
             None => head.source_elsewhere,
         }
@@ -84,7 +87,7 @@ impl Policy {
     /// Class of a destination address (network byte order).
     #[inline(always)]
     pub fn destination(&self, head: &PolicyHead, address: u32) -> u32 {
-        match MW_DESTINATIONS.get(self.slot).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
+        match MW_DESTINATIONS.get(self.place).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
             Some(class) => *class,
             None => head.destination_elsewhere,
         }
@@ -110,21 +113,21 @@ impl Policy {
 
     #[inline(always)]
     fn port(&self, port: u16) -> Option<&PortClasses> {
-        let [classes] = MW_PORTS.get_value(self.slot, &(u16::from_be(port) as u32))?;
+        let [classes] = MW_PORTS.get_value(self.place, &(u16::from_be(port) as u32))?;
         Some(classes)
     }
 
     /// A class's vector.
     #[inline(always)]
     pub fn vector(&self, class: u32) -> Option<&Vector> {
-        let [vector] = MW_VECTORS.get_value(self.slot, &class)?;
+        let [vector] = MW_VECTORS.get_value(self.place, &class)?;
         Some(vector)
     }
 
     /// A filter.
     #[inline(always)]
     pub fn filter(&self, number: u32) -> Option<&FilterEntry> {
-        let [filter] = MW_FILTERS.get_value(self.slot, &number)?;
+        let [filter] = MW_FILTERS.get_value(self.place, &number)?;
         Some(filter)
     }
 }

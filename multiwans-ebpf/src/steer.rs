@@ -1,7 +1,7 @@
 //! Ingress of inside interfaces: which WAN does this packet take?
 
 use aya_ebpf::programs::TcContext;
-use multiwans_common::Reason;
+use multiwans_common::{PolicySet, Reason};
 
 use crate::{
     classify::{self, Match},
@@ -44,7 +44,7 @@ fn choose(packet: &Packet) -> Outcome {
         return Outcome::marked(Reason::Flow, wan.fwmark);
     }
     let default_wan = links::default_wan();
-    match classify::first_match(&packet.tuple, default_wan) {
+    match classify::first_match(PolicySet::Forwarding, &packet.tuple, default_wan) {
         Match::Wan(wan) => Outcome::marked(Reason::Filter, wan.fwmark),
         Match::NotReady => Outcome::untouched(Reason::NotReady),
         // The default stays the default when it is out of service and nothing better is left, so its

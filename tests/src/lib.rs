@@ -13,6 +13,7 @@ pub mod icmp;
 mod lab;
 pub mod netns;
 pub mod observer;
+pub mod portless;
 mod residue;
 pub mod router_files;
 pub mod session;

@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 const BASE: &str = "/run/multiwans-lab";
 
@@ -22,17 +23,32 @@ const BASE: &str = "/run/multiwans-lab";
 const DIRECTORIES: [(&str, &str); 3] =
     [("run", "/run"), ("iproute2", "/etc/iproute2"), ("bpf", "/sys/fs/bpf")];
 
+/// linux/capability.h
+const CAP_SYS_ADMIN: libc::c_ulong = 21;
+
 /// The lab's stand-ins for `/run`, `/etc/iproute2` and `/sys/fs/bpf`.
 #[derive(Debug)]
 pub struct RouterFiles {
     lab: String,
     base: PathBuf,
+    cgroups: AtomicU8,
+}
+
+/// What a daemon finds of cgroup2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroups {
+    /// As the machine has it.
+    Mounted,
+    /// Nothing has mounted it.
+    NotMounted,
+    /// Nothing has mounted it, and the daemon has not the capability to.
+    Unreachable,
 }
 
 impl RouterFiles {
     pub(crate) fn create(lab: &str) -> Result<Self> {
         let base = base_of(lab);
-        let files = Self { lab: lab.to_owned(), base };
+        let files = Self { lab: lab.to_owned(), base, cgroups: AtomicU8::new(Cgroups::Mounted as u8) };
         for (name, original) in DIRECTORIES {
             let directory = files.base.join(name);
             fs::create_dir_all(&directory)
@@ -73,6 +89,11 @@ impl RouterFiles {
         umount2(&self.bpf(), MntFlags::MNT_DETACH).context("cannot unmount the BPF file system")
     }
 
+    /// What daemons started from now on find of cgroup2.
+    pub fn set_cgroups(&self, cgroups: Cgroups) {
+        self.cgroups.store(cgroups as u8, Ordering::Relaxed);
+    }
+
     /// Makes a command see the lab's directories in place of the machine's.
     ///
     /// # Errors
@@ -83,6 +104,8 @@ impl RouterFiles {
             let ours = CString::new(self.base.join(name).as_os_str().as_bytes())?;
             pairs.push((ours, CString::new(original)?));
         }
+        let cgroups = self.cgroups.load(Ordering::Relaxed);
+        let hidden = if cgroups == Cgroups::Mounted as u8 { Vec::new() } else { cgroup_mounts()? };
         let enter = move || -> io::Result<()> {
             unshare(CloneFlags::CLONE_NEWNS)?;
             let (none, root) = (None::<&std::ffi::CStr>, c"/");
@@ -91,6 +114,16 @@ impl RouterFiles {
             // In reverse: /run comes last, because it hides the lab's directories.
             for (ours, original) in pairs.iter().rev() {
                 mount(Some(ours.as_c_str()), original.as_c_str(), none, MsFlags::MS_BIND, none)?;
+            }
+            for path in &hidden {
+                umount2(path.as_c_str(), MntFlags::MNT_DETACH)?;
+            }
+            if cgroups == Cgroups::Unreachable as u8 {
+                // What is dropped here is missing after the exec.
+                // SAFETY: five numbers.
+                if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0) } != 0 {
+                    return Err(io::Error::last_os_error());
+                }
             }
             Ok(())
         };
@@ -119,6 +152,17 @@ pub(crate) fn remove(lab: &str) {
     }
     // Fails while another lab has something there, which is as it should be.
     fs::remove_dir(BASE).ok();
+}
+
+/// Where cgroup2 is mounted.
+fn cgroup_mounts() -> Result<Vec<CString>> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mount table")?;
+    let paths = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then_some(path)
+    });
+    paths.map(|path| Ok(CString::new(path)?)).collect()
 }
 
 fn base_of(lab: &str) -> PathBuf {

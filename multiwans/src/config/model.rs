@@ -217,7 +217,7 @@ pub struct Wan {
 }
 
 /// One enabled entry of `filters`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     /// Its name for people, unique over all WANs.
     pub description: String,

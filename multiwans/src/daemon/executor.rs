@@ -154,6 +154,7 @@ impl Executor {
             // Before the first packet is steered: sessions that are there stay where they are.
             self.seeded = true;
             self.seed().await;
+            self.attach_output();
         }
         joined(self.datapath.attach(&named(roles, names)))
     }
@@ -193,6 +194,18 @@ impl Executor {
             Ok(0) => {}
             Ok(count) => tracing::info!("{count} sessions that were there before stay on their links"),
             Err(error) => tracing::warn!("sessions that are there already could not be kept: {error}"),
+        }
+    }
+
+    /// Once: who keeps us from it will not go away while we run, and everything else works without.
+    fn attach_output(&mut self) {
+        match self.datapath.attach_output() {
+            Ok(()) => self.kernel.programs_steer_output(true),
+            Err(error) => tracing::warn!(
+                "no programs for the router's own sockets: {error}. Its filters (chainMangle: OUTPUT) are \
+                 rules instead, and UDP services on 0.0.0.0 answer by the default WAN, whichever they were \
+                 asked by"
+            ),
         }
     }
 

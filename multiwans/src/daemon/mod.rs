@@ -17,6 +17,7 @@ pub mod lock;
 mod mail;
 pub mod requirements;
 mod sessions;
+mod specific;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -31,8 +32,8 @@ use crate::control::Server;
 use crate::datapath::{Attachment, Datapath, LoadOptions};
 use crate::engine::Engine;
 use crate::net::conntrack::Conntrack;
-use crate::net::{Kernel, Monitor};
-use crate::policy::Compiled;
+use crate::net::{Kernel, Monitor, SpecificRoutes};
+use crate::policy::Policies;
 use clock::Clock;
 use driver::{Driver, Signals};
 use executor::Executor;
@@ -82,15 +83,19 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     // Before anything is changed: from here on a signal means a clean stop.
     let signals = Signals::listen().context("signals cannot be received")?;
     let mail = Mail::start(&config, clock.now())?;
-    let policy = Compiled::new(&config)?;
+    let policies = Policies::new(&config)?;
     let load = LoadOptions { log_decisions: options.log_decisions, attachment: None };
-    let mut datapath = Datapath::load(&config, &policy, load)?;
+    let mut datapath = Datapath::load(&config, &policies, load)?;
     let server = Server::bind(&config.daemon.control_socket)?;
     let monitor = Monitor::open().context("the kernel's network cannot be watched")?;
     let kernel = Kernel::new(&config).context("the kernel's network cannot be changed")?;
     let conntrack = Conntrack::open()
         .inspect_err(|error| tracing::warn!("sessions cannot be moved at a failover: {error}"))
         .ok();
+    if let Some(map) = datapath.take_specific()? {
+        let routes = SpecificRoutes::open(&config).context("the kernel's routes cannot be watched")?;
+        tokio::task::spawn_local(specific::follow(routes, map));
+    }
     announce(&config, datapath.attachment());
     if options.log_decisions {
         tokio::task::spawn_local(decisions::follow(datapath.decisions()?));

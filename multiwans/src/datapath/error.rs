@@ -34,6 +34,18 @@ pub enum DatapathError {
         #[source]
         source: ProgramError,
     },
+    /// A program could not be attached to the cgroups.
+    #[error("program {program} cannot be attached to the root of cgroup2: {source}")]
+    Cgroup {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// There is no root of the cgroups to attach to.
+    #[error("{0}")]
+    CgroupRoot(#[from] super::CgroupRootError),
     /// `clsact` could not be added or removed.
     #[error("the clsact qdisc of {iface} cannot be changed: {source}")]
     Clsact {
@@ -59,6 +71,9 @@ pub enum DatapathError {
     /// What is attached could not be looked at.
     #[error("the attached programs cannot be looked at: {0}")]
     Audit(#[source] std::io::Error),
+    /// The kernel does not tell which network namespace this is.
+    #[error("the network namespace's number (SO_NETNS_COOKIE) cannot be had: {0}")]
+    Namespace(#[source] std::io::Error),
     /// The object lacks a map or program that this daemon knows: they were not built together.
     #[error("the data path has no {0}: daemon and data path are not of the same build")]
     Missing(&'static str),

@@ -1,10 +1,12 @@
 //! Telling the programs which WANs there are and which may carry flows.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use aya::Ebpf;
 use multiwans_common::WanEntry;
 
+use super::policy_maps::network_order;
 use super::{DatapathError, maps};
 use crate::engine::command::Steering;
 use crate::types::{FwMark, IfIndex, WanMark};
@@ -20,11 +22,12 @@ impl Links {
     /// Announces the configured WANs, none of them usable yet.
     pub(super) fn new(
         ebpf: &mut Ebpf,
-        wans: impl IntoIterator<Item = (WanMark, FwMark)>,
+        wans: impl IntoIterator<Item = (WanMark, FwMark, Ipv4Addr)>,
     ) -> Result<Self, DatapathError> {
         let mut links = Self { entries: BTreeMap::new(), interfaces: BTreeMap::new() };
-        for (mark, fwmark) in wans {
-            links.write(ebpf, mark, WanEntry { fwmark: fwmark.0, ..WanEntry::default() })?;
+        for (mark, fwmark, address) in wans {
+            let address = network_order(address);
+            links.write(ebpf, mark, WanEntry { fwmark: fwmark.0, address, ..WanEntry::default() })?;
         }
         Ok(links)
     }

@@ -14,6 +14,8 @@ pub(super) const DEFAULT: &str = "MW_DEFAULT";
 pub(super) const INTERFACES: &str = "MW_INTERFACES";
 /// The flow table (`flows.rs`).
 pub(super) const FLOWS: &str = "MW_FLOWS";
+/// Where the main table has routes of its own to (`specific.rs`).
+pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
 /// Counters by reason (`counters.rs`).
 pub(super) const REASONS: &str = "MW_REASONS";
 /// Which copy of the policy is in force (`policy.rs`).

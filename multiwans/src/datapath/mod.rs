@@ -4,27 +4,32 @@
 //! the daemon's loop calls it in between other things.
 
 mod attach;
+mod cgroup;
 mod clsact;
 mod error;
 mod flows;
 mod links;
 mod maps;
 mod object;
+mod output;
 mod policy_maps;
+mod specific;
 
 use std::collections::BTreeMap;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use multiwans_common::Reason;
+use multiwans_common::{PolicySet, Reason};
 
 pub use attach::Attachment;
+pub use cgroup::CgroupRootError;
 pub use error::DatapathError;
 pub use flows::SeedFlow;
+pub use specific::SpecificMap;
 
 use crate::config::Config;
 use crate::engine::command::{Role, Steering};
-use crate::policy::Compiled;
+use crate::policy::{Compiled, Policies};
 use crate::types::{IfIndex, IfName, WanMark};
 
 /// How to load the programs.
@@ -41,6 +46,7 @@ pub struct Datapath {
     ebpf: Ebpf,
     links: links::Links,
     interfaces: attach::Interfaces,
+    output: output::Output,
 }
 
 /// A program, for [`Datapath::test_run`].
@@ -55,14 +61,17 @@ pub enum Program {
 }
 
 impl Datapath {
-    /// Loads the programs and puts the policy in force. Nothing is attached yet.
-    pub fn load(config: &Config, policy: &Compiled, options: LoadOptions) -> Result<Self, DatapathError> {
+    /// Loads the programs and puts the policies in force. Nothing is attached yet.
+    ///
+    /// The programs of sockets take those of the calling thread's network namespace for the router's own.
+    pub fn load(config: &Config, policies: &Policies, options: LoadOptions) -> Result<Self, DatapathError> {
         let object = object::object().ok_or(DatapathError::NoObject)?;
         let mask = config.daemon.mark_mask;
         let log_level: u8 = if options.log_decisions { aya_log_level_debug() } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global("MARK_MASK", &mask.bits(), true)
             .override_global("MARK_SHIFT", &mask.shift(), true)
+            .override_global("NETNS_COOKIE", &netns_cookie()?, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(object)?;
         for program in attach::PROGRAMS {
@@ -70,10 +79,18 @@ impl Datapath {
                 .load()
                 .map_err(|source| DatapathError::Program { program, source })?;
         }
-        let links = links::Links::new(&mut ebpf, config.wans.iter().map(|wan| (wan.mark, wan.fwmark)))?;
-        policy_maps::install(&mut ebpf, policy)?;
+        output::load(&mut ebpf)?;
+        let wans = config.wans.iter().map(|wan| (wan.mark, wan.fwmark, wan.ip));
+        let links = links::Links::new(&mut ebpf, wans)?;
+        policy_maps::install(&mut ebpf, PolicySet::Forwarding, &policies.forwarding)?;
+        policy_maps::install(&mut ebpf, PolicySet::Output, &policies.output)?;
         let attachment = options.attachment.unwrap_or_else(attach::supported_attachment);
-        Ok(Self { ebpf, links, interfaces: attach::Interfaces::new(attachment) })
+        Ok(Self {
+            ebpf,
+            links,
+            interfaces: attach::Interfaces::new(attachment),
+            output: output::Output::default(),
+        })
     }
 
     /// Whether this build has its programs in it.
@@ -114,9 +131,25 @@ impl Datapath {
         (again.map(ToString::to_string).collect(), errors)
     }
 
+    /// Attaches the programs for the router's own sockets to the root of the cgroups, once.
+    ///
+    /// # Errors
+    ///
+    /// There is no cgroup2, or another program holds its root for itself. None is attached then.
+    pub fn attach_output(&mut self) -> Result<(), DatapathError> {
+        self.output.attach(&mut self.ebpf)
+    }
+
+    /// The map of destinations that the main table routes by itself, to be kept up to date; `None`: it was taken.
+    pub fn take_specific(&mut self) -> Result<Option<SpecificMap>, DatapathError> {
+        SpecificMap::take(&mut self.ebpf)
+    }
+
     /// Takes all programs off. Returns what could not be taken off.
     pub fn detach(&mut self) -> Vec<DatapathError> {
-        self.interfaces.clear(&mut self.ebpf)
+        let mut errors = self.output.detach(&mut self.ebpf);
+        errors.extend(self.interfaces.clear(&mut self.ebpf));
+        errors
     }
 
     /// Tells the programs the links' states.
@@ -124,9 +157,10 @@ impl Datapath {
         self.links.steer(&mut self.ebpf, steering)
     }
 
-    /// Puts another policy in force; no packet is judged by a mixture. On an error the one before stays.
+    /// Puts another policy for forwarded traffic in force; no packet is judged by a mixture. On an error
+    /// the one before stays.
     pub fn install(&mut self, policy: &Compiled) -> Result<(), DatapathError> {
-        policy_maps::install(&mut self.ebpf, policy)
+        policy_maps::install(&mut self.ebpf, PolicySet::Forwarding, policy)
     }
 
     /// Stores sessions that were there before the daemon. Returns how many the table took.
@@ -178,6 +212,10 @@ impl Datapath {
             .map(|result| result.return_value)
             .map_err(|source| DatapathError::Program { program: name, source })
     }
+}
+
+fn netns_cookie() -> Result<u64, DatapathError> {
+    crate::net::namespace_cookie().map_err(DatapathError::Namespace)
 }
 
 /// `aya_log`'s number of the debug level.

@@ -7,7 +7,7 @@ use aya::maps::array::Array;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::of_maps::ArrayOfMaps;
 use aya::maps::{InnerMap, MapData};
-use multiwans_common::{FilterEntry, PolicyHead, PolicySlot, PortClasses, VECTOR_WORDS, Vector};
+use multiwans_common::{FilterEntry, PolicyHead, PolicySet, PolicySlot, PortClasses, VECTOR_WORDS, Vector};
 
 use super::{DatapathError, maps};
 use crate::policy::{Compiled, Ports, Prefixes};
@@ -30,11 +30,13 @@ struct Filled {
 }
 
 /// Puts a policy in force. On an error the one before stays in force, untouched.
-pub(super) fn install(ebpf: &mut Ebpf, policy: &Compiled) -> Result<(), DatapathError> {
+pub(super) fn install(ebpf: &mut Ebpf, set: PolicySet, policy: &Compiled) -> Result<(), DatapathError> {
     let filled = fill(policy)?;
     let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
-    let active = slot.get(&0, 0).map_err(DatapathError::map(maps::SLOT))?.active & 1;
-    let aside = active ^ 1;
+    let index = set as u32;
+    let active = slot.get(&index, 0).map_err(DatapathError::map(maps::SLOT))?.active & 1;
+    let other = active ^ 1;
+    let aside = set.place(other);
     // The kernel waits for all programs to leave a map of maps after each of these writes, so no packet
     // still reads the copy that is replaced here when the next policy comes.
     put(ebpf, maps::HEAD, aside, &filled.head)?;
@@ -44,7 +46,7 @@ pub(super) fn install(ebpf: &mut Ebpf, policy: &Compiled) -> Result<(), Datapath
     put(ebpf, maps::VECTORS, aside, &filled.vectors)?;
     put(ebpf, maps::FILTERS, aside, &filled.filters)?;
     slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
-    slot.set(0, PolicySlot { active: aside }, 0).map_err(DatapathError::map(maps::SLOT))?;
+    slot.set(index, PolicySlot { active: other }, 0).map_err(DatapathError::map(maps::SLOT))?;
     // A packet that read the slot before that write may still be on its way through the old copy. Writing
     // the copy just switched to once more changes nothing and waits for it, so the old copy is free now.
     put(ebpf, maps::HEAD, aside, &filled.head)

@@ -1,7 +1,7 @@
 //! What the engine wants done. Each command carries the whole target and is idempotent: carrying it out
 //! twice is carrying it out once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,9 @@ pub struct Routes {
     pub present: BTreeMap<WanMark, IfIndex>,
     /// Whose gateway is the main table's default route; `None`: leave the main table as it is.
     pub default: Option<WanMark>,
+    /// WANs whose filters for the router's own traffic are in force: those that have any and are ON, but the
+    /// default.
+    pub steered: BTreeSet<WanMark>,
 }
 
 /// Which conntrack entries to delete.

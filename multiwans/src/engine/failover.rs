@@ -39,5 +39,8 @@ pub(super) fn steering(links: &[Link], default: Option<WanMark>) -> Steering {
 /// state: the probes that judge it need it.
 pub(super) fn routes(links: &[Link], default: Option<WanMark>) -> Routes {
     let present = links.iter().filter_map(|link| Some((link.mark(), link.routable_index()?))).collect();
-    Routes { present, default }
+    // Links without such filters are not named, so that what they do is no news for the routing.
+    let steered =
+        links.iter().filter(|link| link.steers_own() && link.is_on() && default != Some(link.mark()));
+    Routes { present, default, steered: steered.map(Link::mark).collect() }
 }

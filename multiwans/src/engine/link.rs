@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::event::{Binding, Interface, Now, Outcome, Round, TimeOfDay};
 use super::facts::{Fault, Requirement};
 use super::notice::{Kind, Span, WanLabel};
-use crate::config::{Ping, Wan};
+use crate::config::{Chain, Ping, Wan};
 use crate::types::{IfIndex, LinkState, WanMark};
 
 /// Answered rounds in a row that bring a link back: one lucky answer of a link that loses most of its
@@ -36,6 +36,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Link {
     label: WanLabel,
     order: Option<u8>,
+    /// Has filters for the router's own traffic.
+    steers_own: bool,
     requirement: Requirement,
     /// How many targets a round asks.
     targets: usize,
@@ -125,6 +127,8 @@ impl Link {
                 mark: wan.mark,
             },
             order: wan.order_failover,
+            steers_own: wan.order_failover != Some(1)
+                && wan.filters.iter().any(|filter| filter.chain == Chain::Output),
             requirement: Requirement {
                 iface: wan.iface.clone(),
                 address: wan.ip,
@@ -155,6 +159,11 @@ impl Link {
     /// Its number.
     pub(super) fn mark(&self) -> WanMark {
         self.label.mark
+    }
+
+    /// Whether it has filters for the router's own traffic that count.
+    pub(super) fn steers_own(&self) -> bool {
+        self.steers_own
     }
 
     /// Its place in the failover order.

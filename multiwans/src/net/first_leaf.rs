@@ -27,18 +27,27 @@ const ATTEMPTS: usize = 20;
 ///
 /// Does not wait: the kernel answers a dump from within the system calls that ask for it.
 pub(super) fn dump(table: TableId) -> io::Result<Vec<RouteMessage>> {
+    dump_while(table, |_, route| starts_at_zero(route))
+}
+
+/// The IPv4 routes of `table` in the order of their destinations, up to the first that is not wanted any more; `wanted`
+/// is told how many there are before it. None where there is no such table. Does not wait.
+pub(super) fn dump_while(
+    table: TableId,
+    wanted: impl Fn(usize, &RouteMessage) -> bool,
+) -> io::Result<Vec<RouteMessage>> {
     for _ in 1..ATTEMPTS {
-        match attempt(table) {
+        match attempt(table, &wanted) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             // Asked for a table that is not there, the kernel says so.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok(Vec::new()),
             result => return result,
         }
     }
-    attempt(table)
+    attempt(table, &wanted)
 }
 
-fn attempt(table: TableId) -> io::Result<Vec<RouteMessage>> {
+fn attempt(table: TableId, wanted: impl Fn(usize, &RouteMessage) -> bool) -> io::Result<Vec<RouteMessage>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     // Without it the kernel ignores which table is asked for, and what follows 0.0.0.0 may be the next table.
     socket.set_netlink_get_strict_chk(true)?;
@@ -60,7 +69,7 @@ fn attempt(table: TableId) -> io::Result<Vec<RouteMessage>> {
             }
             match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
-                    if !starts_at_zero(&route) {
+                    if !wanted(found.len(), &route) {
                         return Ok(found);
                     }
                     found.push(route);

@@ -15,6 +15,9 @@ mod error;
 mod first_leaf;
 mod monitor;
 mod netns;
+mod output_plan;
+mod output_rules;
+mod output_state;
 mod plan;
 mod reconcile;
 mod repairs;
@@ -23,15 +26,19 @@ mod rt_tables;
 mod rtnl;
 mod rules;
 mod snapshot;
+mod specific;
 mod sysctl;
 mod undo;
 
 pub use bring_up::bring_up;
 pub use error::{ApplyError, Error};
 pub use monitor::{Changed, Monitor};
+pub use netns::namespace_cookie;
+pub use output_rules::OutputRule;
 pub use reconcile::{Change, Kernel, Paths};
 pub use routes::Via;
 pub use rules::{Rule, Selector};
+pub use specific::SpecificRoutes;
 
 /// The `rtm_protocol` of our routes and rules: how they are told from everybody else's.
 ///

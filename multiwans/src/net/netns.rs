@@ -34,6 +34,15 @@ impl Namespace {
     }
 }
 
+/// The kernel's own number of the calling thread's network namespace.
+///
+/// # Errors
+///
+/// Linux before 5.14 does not tell it.
+pub fn namespace_cookie() -> io::Result<u64> {
+    cookie(&UdpSocket::bind("0.0.0.0:0")?)
+}
+
 /// The number of the namespace `socket` was opened in.
 fn cookie(socket: &UdpSocket) -> io::Result<u64> {
     let mut cookie = 0u64;

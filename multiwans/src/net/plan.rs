@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::output_plan::OutputFilters;
 use super::routes::Via;
 use super::rules::{Rule, Selector};
 use crate::config::{Config, Wan};
@@ -60,6 +61,7 @@ pub(super) struct Setup {
     pub(super) uplinks: Vec<Uplink>,
     pub(super) mask: MarkMask,
     pub(super) rule_priority: u32,
+    pub(super) output: OutputFilters,
 }
 
 impl From<&Config> for Setup {
@@ -68,6 +70,7 @@ impl From<&Config> for Setup {
             uplinks: config.wans.iter().map(Uplink::from).collect(),
             mask: config.daemon.mark_mask,
             rule_priority: config.daemon.rule_priority,
+            output: OutputFilters::new(config),
         }
     }
 }
@@ -137,6 +140,7 @@ mod tests {
             ],
             mask: MarkMask::default(),
             rule_priority: 30000,
+            output: OutputFilters::default(),
         }
     }
 
@@ -167,7 +171,8 @@ mod tests {
     #[test]
     fn only_present_wans_have_routes_and_only_they_can_be_the_default() {
         let (one, two) = (WanMark::new(1).unwrap(), WanMark::new(2).unwrap());
-        let mut wish = Routes { present: [(two, IfIndex(7))].into(), default: Some(one) };
+        let mut wish =
+            Routes { present: [(two, IfIndex(7))].into(), default: Some(one), ..Routes::default() };
         let routes = setup().routes(&wish);
         assert_eq!(routes.len(), 1);
         assert_eq!(routes[0].1.to_string(), "default via 10.9.9.9 dev 7 src 10.0.2.2 onlink table 2");

@@ -9,6 +9,7 @@ use netlink_packet_route::route::RouteMessage;
 
 use super::default_route::{Action, comes_back, decide};
 use super::netns::Namespace;
+use super::output_state;
 use super::plan::Setup;
 use super::repairs::Standing;
 use super::routes::{self, Via};
@@ -51,6 +52,8 @@ pub enum Change {
     RuleAdded(Rule),
     /// A rule of ours that should not be there was deleted.
     RuleDeleted(String),
+    /// The rules for the router's own traffic are others now: this many, none where no filter is in force.
+    OutputRules(usize),
     /// A WAN's route was added.
     RouteAdded(WanMark, Via),
     /// A route of ours that should not be there was deleted.
@@ -94,6 +97,8 @@ impl fmt::Display for Change {
         match self {
             Self::RuleAdded(rule) => write!(f, "rule added: {rule}"),
             Self::RuleDeleted(rule) => write!(f, "rule deleted: {rule}"),
+            Self::OutputRules(0) => write!(f, "rules for the router's own traffic removed"),
+            Self::OutputRules(count) => write!(f, "rules for the router's own traffic: {count}"),
             Self::RouteAdded(wan, via) => write!(f, "route of WAN {wan} added: {via}"),
             Self::RouteDeleted(route) => write!(f, "route deleted: {route}"),
             Self::DefaultWritten { wan, via, over: None } => {
@@ -125,6 +130,10 @@ pub struct Kernel {
     swept: bool,
     /// The names could not be written, and that was said: they are a convenience, no reason to fail.
     nameless: bool,
+    /// TCP and UDP of the router itself are steered by programs.
+    programs: bool,
+    /// Filters that come to too many rules, as far as that was said.
+    left_out: Vec<String>,
 }
 
 /// What a run has done and what it could not do.
@@ -164,7 +173,15 @@ impl Kernel {
             standing: Standing::default(),
             swept: false,
             nameless: false,
+            programs: false,
+            left_out: Vec::new(),
         })
+    }
+
+    /// Says whether programs steer the TCP and UDP of the router itself; rules do otherwise. Takes effect with the next
+    /// [`Kernel::apply`].
+    pub fn programs_steer_output(&mut self, programs: bool) {
+        self.programs = programs;
     }
 
     /// Makes the kernel's routing what `wish` says and tells what that took: nothing, if it was so already. Adopts what
@@ -187,7 +204,8 @@ impl Kernel {
                 self.loosen(wish, &mut outcome);
                 // Tables before rules: a rule to an empty table would let its packets fall through to the main one.
                 self.fill_tables(self.setup.routes(wish), &mut outcome).await;
-                self.set_rules(self.setup.rules(), &mut outcome).await;
+                let output = self.output_rules(wish);
+                self.set_rules(self.setup.rules(), output, &mut outcome).await;
                 let default = self.setup.default(wish);
                 let failures = outcome.failures.len();
                 if let Some((wan, via)) = &default {
@@ -209,7 +227,7 @@ impl Kernel {
     /// All that went wrong; it goes on past every error. The undo journal is kept then, for another try.
     pub async fn remove(&mut self, final_default: Option<WanMark>) -> Result<(), Vec<Error>> {
         let mut outcome = Outcome::default();
-        self.set_rules(Vec::new(), &mut outcome).await;
+        self.set_rules(Vec::new(), output_state::Wanted::default(), &mut outcome).await;
         self.fill_tables(Vec::new(), &mut outcome).await;
         self.leave_default(final_default, &mut outcome).await;
         let journal = self.undo.journal();
@@ -270,13 +288,45 @@ impl Kernel {
         self.standing.loose = loose;
     }
 
-    async fn set_rules(&mut self, wanted: Vec<Rule>, outcome: &mut Outcome) {
+    /// The rules for the router's own traffic.
+    fn output_rules(&mut self, wish: &Routes) -> output_state::Wanted {
+        let source = wish.default.and_then(|wan| self.setup.uplink(wan)).map(|uplink| uplink.ip);
+        let wanted = output_state::Wanted::new(&self.setup, &wish.steered, source, self.programs);
+        if wanted.left_out != self.left_out {
+            for filter in &wanted.left_out {
+                tracing::warn!(
+                    "filter \"{filter}\" of the router's own traffic is not in force: too many rules"
+                );
+            }
+            self.left_out.clone_from(&wanted.left_out);
+        }
+        wanted
+    }
+
+    async fn set_rules(&mut self, wanted: Vec<Rule>, output: output_state::Wanted, outcome: &mut Outcome) {
         let mut bases: Vec<u32> = self.undo.journal().rule_priorities.iter().copied().collect();
         bases.push(self.setup.rule_priority);
         let standing = match rules::ours(&mut self.rtnl, &bases).await {
             Ok(standing) => standing,
             Err(e) => return outcome.failures.push(Error::refused("list the rules", e)),
         };
+        let (own, standing) = output_state::split(standing, &bases);
+        let stood = self.standing.output.take();
+        match output_state::apply(&mut self.rtnl, &own, &output).await {
+            Ok(change) => {
+                let repaired = stood.as_deref() == Some(output.rules());
+                outcome.done.extend(change.map(|count| match repaired {
+                    true => {
+                        Change::PutBack("rules for the router's own traffic were changed; put back".into())
+                    }
+                    false => Change::OutputRules(count),
+                }));
+                self.standing.output = Some(output.rules().to_vec());
+            }
+            Err(e) => {
+                outcome.failures.push(Error::refused("write the rules for the router's own traffic", e))
+            }
+        }
         let mut stand = wanted.clone();
         let difference = rules::difference(standing, wanted);
         for rule in difference.add {

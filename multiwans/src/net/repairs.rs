@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Change;
+use super::output_rules::OutputRule;
 use super::routes::Via;
 use super::rules::Rule;
 use crate::types::{IfIndex, IfName, WanMark};
@@ -14,6 +15,8 @@ use crate::types::{IfIndex, IfName, WanMark};
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     pub(super) rules: Vec<Rule>,
+    /// Of the filters for the router's own traffic.
+    pub(super) output: Option<Vec<OutputRule>>,
     pub(super) routes: Vec<Via>,
     pub(super) default: Option<Via>,
     pub(super) named: bool,
@@ -87,6 +90,7 @@ mod tests {
             Rule { priority: 30_020, selector: Selector::From([10, 0, 1, 2].into()), table: TableId(1) };
         let standing = Standing {
             rules: vec![rule.clone()],
+            output: None,
             routes: vec![via(TableId(1))],
             default: Some(via(TableId::MAIN)),
             named: true,

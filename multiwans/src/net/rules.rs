@@ -134,7 +134,8 @@ fn is_ours(message: &RuleMessage, bases: &[u32]) -> bool {
     protocol && bases.iter().any(in_range)
 }
 
-fn priority(message: &RuleMessage) -> u32 {
+/// Its priority.
+pub(super) fn priority(message: &RuleMessage) -> u32 {
     let priority = message.attributes.iter().find_map(|a| match a {
         RuleAttribute::Priority(priority) => Some(*priority),
         _ => None,

@@ -12,7 +12,23 @@ use super::vectors::{Classes, FilterSet};
 use crate::config::{Chain, Config, Filter};
 use crate::types::WanMark;
 
-/// A compiled policy: forwarded traffic's filters in evaluation order, and five dimensions of classes.
+/// Both policies of a configuration.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// Forwarded traffic.
+    pub forwarding: Compiled,
+    /// The router's own.
+    pub output: Compiled,
+}
+
+impl Policies {
+    /// Compiles them.
+    pub fn new(config: &Config) -> Result<Self, TooManyFilters> {
+        Ok(Self { forwarding: Compiled::new(config)?, output: Compiled::of(config, Chain::Output)? })
+    }
+}
+
+/// A compiled policy: the filters of one chain in evaluation order, and five dimensions of classes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Compiled {
     /// Where each filter sends, and where the search goes on when that WAN takes nothing.
@@ -48,21 +64,31 @@ pub struct TooManyFilters {
     pub count: usize,
 }
 
-/// The filters that steer forwarded traffic, in evaluation order: by WAN, then as they stand in the file.
-/// Those of the WAN with order 1 steer nothing: it is where traffic goes anyway.
+/// The filters that steer forwarded traffic, in evaluation order.
 pub fn forwarding_filters(config: &Config) -> impl Iterator<Item = (WanMark, &Filter)> {
+    filters_of(config, Chain::Prerouting)
+}
+
+/// The filters of a chain that steer, in evaluation order: by WAN, then as they stand in the file. Those
+/// of the WAN with order 1 steer nothing: it is where traffic goes anyway.
+pub fn filters_of(config: &Config, chain: Chain) -> impl Iterator<Item = (WanMark, &Filter)> {
     config
         .wans
         .iter()
         .filter(|wan| wan.order_failover != Some(1))
         .flat_map(|wan| wan.filters.iter().map(move |filter| (wan.mark, filter)))
-        .filter(|(_, filter)| filter.chain == Chain::Prerouting)
+        .filter(move |(_, filter)| filter.chain == chain)
 }
 
 impl Compiled {
-    /// Compiles the filters of a configuration.
+    /// Compiles the filters for forwarded traffic.
     pub fn new(config: &Config) -> Result<Self, TooManyFilters> {
-        let source: Vec<(WanMark, &Filter)> = forwarding_filters(config).collect();
+        Self::of(config, Chain::Prerouting)
+    }
+
+    /// Compiles the filters of one chain.
+    pub fn of(config: &Config, chain: Chain) -> Result<Self, TooManyFilters> {
+        let source: Vec<(WanMark, &Filter)> = filters_of(config, chain).collect();
         if source.len() > MAX_FILTERS {
             return Err(TooManyFilters { count: source.len() });
         }

@@ -14,7 +14,7 @@ mod vectors;
 #[cfg(test)]
 mod tests;
 
-pub use compiled::{Compiled, CompiledFilter, TooManyFilters, forwarding_filters};
+pub use compiled::{Compiled, CompiledFilter, Policies, TooManyFilters, filters_of, forwarding_filters};
 pub use decide::decide;
 pub use ports::Ports;
 pub use prefixes::Prefixes;

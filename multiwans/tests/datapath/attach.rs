@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use multiwans::config::{Config, Filter, Protocol};
 use multiwans::datapath::{Attachment, Datapath, DatapathError, LoadOptions};
 use multiwans::engine::command::{Role, Steering};
-use multiwans::policy::Compiled;
+use multiwans::policy::Policies;
 use multiwans::types::{IfIndex, IfName, MarkMask};
 
 use crate::config::{config, filter, mark, port};
@@ -149,9 +149,9 @@ impl Net {
 fn loaded(attachment: Option<Attachment>) -> Datapath {
     let filters = vec![vec![], vec![Filter { dports: vec![port(FILTERED)], ..filter(Protocol::Udp) }]];
     let config: Config = config(MarkMask::default(), &["192.168.0.0/16"], filters);
-    let policy = Compiled::new(&config).unwrap();
+    let policies = Policies::new(&config).unwrap();
     let mut datapath =
-        Datapath::load(&config, &policy, LoadOptions { attachment, ..LoadOptions::default() }).unwrap();
+        Datapath::load(&config, &policies, LoadOptions { attachment, ..LoadOptions::default() }).unwrap();
     let usable = [1, 2].map(|number| (mark(number), IfIndex(u32::from(number)))).into();
     datapath.steer(&Steering { default: Some(mark(1)), usable }).unwrap();
     datapath

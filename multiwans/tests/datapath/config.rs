@@ -11,7 +11,7 @@ use multiwans::config::{
 };
 use multiwans::datapath::{Datapath, LoadOptions, Program};
 use multiwans::engine::command::Steering;
-use multiwans::policy::Compiled;
+use multiwans::policy::Policies;
 use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
 use multiwans_common::Reason;
 
@@ -100,8 +100,8 @@ impl Kernel {
             "these tests load programs into the kernel: run them as root"
         );
         assert!(Datapath::is_built_in(), "no eBPF object: run `cargo xtask build-ebpf` first");
-        let policy = Compiled::new(config).unwrap();
-        let datapath = Datapath::load(config, &policy, LoadOptions::default()).unwrap();
+        let policies = Policies::new(config).unwrap();
+        let datapath = Datapath::load(config, &policies, LoadOptions::default()).unwrap();
         Self { datapath }
     }
 

@@ -86,7 +86,7 @@ pub(crate) fn index(iface: &str) -> IfIndex {
 /// The wish that the engine would have: these WANs are there, that one is the default.
 pub(crate) fn wish(present: &[u8], default: Option<u8>) -> Routes {
     let present: BTreeMap<_, _> = present.iter().map(|n| (mark(*n), index(&format!("wan{n}")))).collect();
-    Routes { present, default: default.map(mark) }
+    Routes { present, default: default.map(mark), ..Routes::default() }
 }
 
 /// A configuration with these WANs.

@@ -8,4 +8,5 @@ mod bench;
 mod conntrack;
 mod default_route;
 mod monitor;
+mod output;
 mod routing;

@@ -111,7 +111,7 @@ proptest! {
                     prop_assert_eq!(*default, Some(wan(2)));
                     prop_assert_eq!(usable.get(&wan(2)), Some(&IfIndex(index(2))));
                 }
-                Command::Routes(Routes { default, present }) => {
+                Command::Routes(Routes { default, present, .. }) => {
                     prop_assert_eq!(*default, Some(wan(2)));
                     prop_assert_eq!(present.get(&wan(2)), Some(&IfIndex(index(2))));
                 }

@@ -1,7 +1,7 @@
 //! The rules once more, as plainly as they can be put: a link's state from its whole history, everything
 //! else from the links' states. Slow and obvious, to hold the engine against.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::{address, wan};
 use crate::engine::*;
@@ -150,6 +150,7 @@ impl Model {
         Routes {
             present: self.links.iter().filter_map(|link| Some((link.mark(), up(link)?))).collect(),
             default: self.default,
+            steered: BTreeSet::new(),
         }
     }
 

@@ -242,7 +242,7 @@ pub(super) fn steer(default: Option<u8>, usable: &[u8]) -> Command {
 /// A routing target.
 pub(super) fn routes(default: Option<u8>, present: &[u8]) -> Command {
     let present = present.iter().map(|mark| (wan(*mark), IfIndex(index(*mark)))).collect();
-    Command::Routes(Routes { present, default: default.map(wan) })
+    Command::Routes(Routes { present, default: default.map(wan), steered: std::collections::BTreeSet::new() })
 }
 
 /// What the status file is to say of eth1, eth2, ….

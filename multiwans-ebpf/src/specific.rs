@@ -1,0 +1,25 @@
+//! Where the main table has a route of its own to: traffic that is routed as it says, whatever we choose.
+
+use aya_ebpf::{
+    btf_maps::{LpmTrie, lpm_trie::Key},
+    macros::btf_map,
+};
+use multiwans_common::SPECIFIC_SLOTS;
+
+/// Destinations of the main table's routes but the default ones, and the router's own addresses.
+///
+/// A mark would do no harm there, since the first of our rules asks the main table for such a route, but
+/// a WAN's address as the source would be wrong for a datagram into a VPN.
+///
+/// Key: prefix length and address in network byte order. Value: unused. Writer: the daemon, at every
+/// change of a route. Reader: output. 16 384 entries of about 40 bytes, allocated as they come. Full: the
+/// daemon enters 0.0.0.0/0 in their place, and no unconnected datagram is given a source; a router with that many
+/// routes has one of its own to nearly everywhere.
+#[btf_map]
+static MW_SPECIFIC: LpmTrie<u32, u32, { SPECIFIC_SLOTS as usize }> = LpmTrie::new();
+
+/// Whether the main table knows more of a destination (network byte order) than its default route.
+#[inline(always)]
+pub fn covers(destination: u32) -> bool {
+    MW_SPECIFIC.get(&Key::new(32, destination)).is_some()
+}

@@ -98,7 +98,7 @@ fn hooks_run_on_changes_in_order_and_know_what_happened() -> Result<()> {
         "hook eth1/down/09-first: /run/scripts",
         "hook eth1/down/9-fails: oh",
         "hook eth1/down/9-fails: no",
-        "ERROR hook eth1/down/9-fails failed with exit code 3",
+        "ERROR: hook eth1/down/9-fails failed with exit code 3",
         "hook eth1/down/10-ten done in",
     ] {
         assert!(log.contains(line), "{line}\n{log}");
@@ -128,10 +128,10 @@ fn what_is_not_to_be_trusted_is_not_run() -> Result<()> {
     let log = wait_for("the warnings", SOON, || {
         let log = daemon.log();
         let all = [
-            "WARN hook eth1/up/dangling is not run: it is a link to what cannot be found",
-            "WARN hook eth1/up/of-a-user is not run: /run/scripts/eth1/up/of-a-user must be owned by root",
-            "WARN hook eth1/up/world-writable is not run: /run/scripts/eth1/up/world-writable must not be writable",
-            "WARN no hooks of eth2/up are run: /run/scripts/eth2/up must not be writable by others than root",
+            "WARN: hook eth1/up/dangling is not run: it is a link to what cannot be found",
+            "WARN: hook eth1/up/of-a-user is not run: /run/scripts/eth1/up/of-a-user must be owned by root",
+            "WARN: hook eth1/up/world-writable is not run: /run/scripts/eth1/up/world-writable must not be writable",
+            "WARN: no hooks of eth2/up are run: /run/scripts/eth2/up must not be writable by others than root",
         ];
         all.iter().all(|line| log.contains(line)).then_some(log)
     })
@@ -180,8 +180,8 @@ fn a_hook_gone_wild_harms_nothing_else() -> Result<()> {
     // After a timeout the whole group is ended; what another hook left running goes on.
     wait_until("the end of all but one sleeper", SOON, || alive(&hour) == 1)?;
     let log = daemon.log();
-    assert!(log.contains("ERROR hook eth1/down/3-asleep ran longer than hooks.timeout (12 s)"), "{log}");
-    assert!(log.contains("WARN hook eth1/down/1-loud: 99999"), "{log}");
+    assert!(log.contains("ERROR: hook eth1/down/3-asleep ran longer than hooks.timeout (12 s)"), "{log}");
+    assert!(log.contains("WARN: hook eth1/down/1-loud: 99999"), "{log}");
     assert!(log.len() < 1_000_000, "{} bytes", log.len());
     daemon.terminate()?;
     // It is of another process group, and not ours to end; but this test's.
@@ -204,6 +204,6 @@ fn a_stop_waits_for_no_hook_for_long() -> Result<()> {
     let started = std::time::Instant::now();
     daemon.terminate()?;
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
-    assert!(daemon.log().contains("WARN hook eth1/up/deaf was ended"), "{}", daemon.log());
+    assert!(daemon.log().contains("WARN: hook eth1/up/deaf was ended"), "{}", daemon.log());
     Ok(())
 }

@@ -29,6 +29,7 @@ pub use model::*;
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
 
+use multiwans_common::MAX_FILTERS;
 use path::Path;
 use problem::Report;
 use section::{Found, Section};
@@ -82,6 +83,7 @@ fn read(text: &str, report: &mut Report) -> Option<Config> {
 
     let general = general::read(&root, report);
     let wans = wan::read_all(&root, &general, report);
+    check_number_of_filters(&root, &wans, report);
     let email = mail::read(&root, report);
     Some(Config {
         company: general.company,
@@ -95,4 +97,20 @@ fn read(text: &str, report: &mut Report) -> Option<Config> {
         email,
         wans,
     })
+}
+
+/// The programs hold only so many filters of a chain. Those that steer nothing count too: which WAN has
+/// order 1 may change with the next edit.
+fn check_number_of_filters(root: &Section<'_>, wans: &[Wan], report: &mut Report) {
+    let Some(list) = root.find("WANS") else { return };
+    for chain in [Chain::Prerouting, Chain::Output] {
+        let count = wans.iter().flat_map(|wan| &wan.filters).filter(|filter| filter.chain == chain).count();
+        if count > MAX_FILTERS {
+            report.error(
+                list.at,
+                &list.path,
+                format_args!("filters with chainMangle {chain} ({count}) must be at most {MAX_FILTERS}"),
+            );
+        }
+    }
 }

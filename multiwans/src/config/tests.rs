@@ -173,6 +173,25 @@ fn check_any(text: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+#[test]
+fn more_filters_than_the_programs_hold_are_an_error() {
+    let file = |count: usize| {
+        let filters: String = (0..count)
+            .map(|n| format!("      - {{description: f{n}, chainMangle: PREROUTING, protocol: all}}\n"))
+            .collect();
+        format!(
+            "ping: {{targets: [1.1.1.1]}}\nWANS:\n  - description: A\n    mark: 1\n    iface: eth1\n    \
+             ip: 10.0.1.2\n    mask: 24\n    gateway: 10.0.1.1\n    filters:\n{filters}"
+        )
+    };
+    assert!(parse(&file(4096), "f").is_ok());
+    let problems = parse(&file(4097), "f").unwrap_err().to_string();
+    assert!(
+        problems.contains("f:2:1: WANS: filters with chainMangle PREROUTING (4097) must be at most 4096"),
+        "{problems}"
+    );
+}
+
 proptest! {
     #[test]
     fn arbitrary_text_is_answered(text in "(?s).{0,200}") {

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -85,7 +86,8 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     let mail = Mail::start(&config, clock.now())?;
     let policies = Policies::new(&config)?;
     let load = LoadOptions { log_decisions: options.log_decisions, attachment: None };
-    let mut datapath = Datapath::load(&config, &policies, load)?;
+    tracing::info!("multiwans {} starts: {} WANs", env!("CARGO_PKG_VERSION"), config.wans.len());
+    let mut datapath = undisturbed(|| Datapath::load(&config, &policies, load))?;
     let server = Server::bind(&config.daemon.control_socket)?;
     let monitor = Monitor::open().context("the kernel's network cannot be watched")?;
     let kernel = Kernel::new(&config).context("the kernel's network cannot be changed")?;
@@ -96,7 +98,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
         let routes = SpecificRoutes::open(&config).context("the kernel's routes cannot be watched")?;
         tokio::task::spawn_local(specific::follow(routes, map));
     }
-    announce(&config, datapath.attachment());
+    announce(datapath.attachment());
     if options.log_decisions {
         tokio::task::spawn_local(decisions::follow(datapath.decisions()?));
     }
@@ -144,14 +146,24 @@ fn counted(things: usize) -> String {
     if things == 1 { "one thing".to_owned() } else { format!("{things} things") }
 }
 
-fn announce(config: &Config, attachment: Attachment) {
+fn announce(attachment: Attachment) {
     let how = match attachment {
         Attachment::Tcx => "TCX links",
         Attachment::Clsact => "clsact filters, for this kernel has no TCX",
     };
-    tracing::info!(
-        "multiwans {} starts: {} WANs, programs attached as {how}",
-        env!("CARGO_PKG_VERSION"),
-        config.wans.len()
-    );
+    tracing::info!("programs are loaded and go to their interfaces as {how}");
+}
+
+/// Does something with this thread's signals held back until it is done.
+///
+/// The kernel gives up verifying a program when a signal is pending (`EAGAIN`); the loader takes that for
+/// a refusal and tries again with ever larger logs, which makes a start or stop take half a minute.
+fn undisturbed<T>(action: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let result = action();
+    if let Ok(before) = before {
+        // It was this thread's own mask, so it is one that can be set.
+        let _ = before.thread_set_mask();
+    }
+    result
 }

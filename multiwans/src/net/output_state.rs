@@ -50,19 +50,22 @@ impl Wanted {
     }
 }
 
-/// Rules by priority, in the kernel's order; `None` for one that we would not have written.
-pub(super) type Standing = BTreeMap<u32, Vec<Option<OutputRule>>>;
+/// Rules by priority, in the kernel's order.
+pub(super) type Standing = BTreeMap<u32, Vec<OutputRule>>;
 
-/// Takes those for the router's own traffic out of all our rules.
+/// Takes those for the router's own traffic out of all our rules. One among them that we would not have written is left
+/// with the others, by which it is deleted.
 pub(super) fn split(all: Vec<RuleMessage>, bases: &[u32]) -> (Standing, Vec<RuleMessage>) {
     let is_output = |message: &RuleMessage| {
         let priority = rules::priority(message);
         bases.iter().any(|base| (base + order::FIRST..base + RULE_PRIORITIES).contains(&priority))
     };
-    let (output, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_output);
-    let mut standing = Standing::new();
-    for message in output {
-        standing.entry(rules::priority(&message)).or_default().push(OutputRule::parse(&message));
+    let (mut standing, mut others) = (Standing::new(), Vec::new());
+    for message in all {
+        match OutputRule::parse(&message).filter(|_| is_output(&message)) {
+            Some(rule) => standing.entry(rule.priority).or_default().push(rule),
+            None => others.push(message),
+        }
     }
     (standing, others)
 }
@@ -87,7 +90,7 @@ pub(super) async fn apply(
     }
 
     let switch_at = wanted.base + order::SWITCH;
-    let in_force = standing.get(&switch_at).and_then(|rules| rules.first().cloned().flatten());
+    let in_force = standing.get(&switch_at).and_then(|rules| rules.first().cloned());
     let block = usize::from(in_force == Some(switch(wanted.base, order::BLOCKS[0])));
     // What is neither the frame nor the block in force goes first.
     let kept = |priority: &u32| {
@@ -95,7 +98,7 @@ pub(super) async fn apply(
         (in_force.is_some() && (old..old + order::BLOCK_LENGTH).contains(priority)) || *priority == switch_at
     };
     let [end, guard] = frame(wanted.base);
-    let is_framed = |rule: &OutputRule| standing.get(&rule.priority) == Some(&vec![Some(rule.clone())]);
+    let is_framed = |rule: &OutputRule| standing.get(&rule.priority) == Some(&vec![rule.clone()]);
     let framed = is_framed(&end) && is_framed(&guard);
     let stale = standing.iter().filter(|(priority, _)| {
         !(kept(priority) || framed && [end.priority, guard.priority].contains(priority))
@@ -126,15 +129,14 @@ fn complete(wanted: &Wanted, block: usize) -> Standing {
     let rules = wanted.blocks[block].iter().cloned();
     let switch = switch(wanted.base, order::BLOCKS[block]);
     for rule in rules.chain(frame(wanted.base)).chain([switch]) {
-        all.entry(rule.priority).or_default().push(Some(rule));
+        all.entry(rule.priority).or_default().push(rule);
     }
     all
 }
 
 /// Takes all away: the switch first, then what it leads to, and last what keeps forwarded packets out.
 async fn clear(rtnl: &mut Rtnl, standing: &Standing) -> io::Result<()> {
-    let keeps_out =
-        |rules: &[Option<OutputRule>]| rules.iter().flatten().any(|rule| rule.packets == Packets::Decided);
+    let keeps_out = |rules: &[OutputRule]| rules.iter().any(|rule| rule.packets == Packets::Decided);
     let (guards, others): (Vec<_>, Vec<_>) = standing.iter().partition(|(_, rules)| keeps_out(rules));
     // Without its place to go to the guard is passed over; there is nothing left to keep anyone from then.
     for (priority, rules) in others.into_iter().chain(guards) {

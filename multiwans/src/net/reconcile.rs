@@ -311,22 +311,6 @@ impl Kernel {
             Err(e) => return outcome.failures.push(Error::refused("list the rules", e)),
         };
         let (own, standing) = output_state::split(standing, &bases);
-        let stood = self.standing.output.take();
-        match output_state::apply(&mut self.rtnl, &own, &output).await {
-            Ok(change) => {
-                let repaired = stood.as_deref() == Some(output.rules());
-                outcome.done.extend(change.map(|count| match repaired {
-                    true => {
-                        Change::PutBack("rules for the router's own traffic were changed; put back".into())
-                    }
-                    false => Change::OutputRules(count),
-                }));
-                self.standing.output = Some(output.rules().to_vec());
-            }
-            Err(e) => {
-                outcome.failures.push(Error::refused("write the rules for the router's own traffic", e))
-            }
-        }
         let mut stand = wanted.clone();
         let difference = rules::difference(standing, wanted);
         for rule in difference.add {
@@ -348,6 +332,23 @@ impl Kernel {
             });
         }
         self.standing.rules = stand;
+        // Last, when nobody else's are among them any more.
+        let stood = self.standing.output.take();
+        match output_state::apply(&mut self.rtnl, &own, &output).await {
+            Ok(change) => {
+                let repaired = stood.as_deref() == Some(output.rules());
+                outcome.done.extend(change.map(|count| match repaired {
+                    true => {
+                        Change::PutBack("rules for the router's own traffic were changed; put back".into())
+                    }
+                    false => Change::OutputRules(count),
+                }));
+                self.standing.output = Some(output.rules().to_vec());
+            }
+            Err(e) => {
+                outcome.failures.push(Error::refused("write the rules for the router's own traffic", e))
+            }
+        }
     }
 
     /// A change, or the repair that it is.

@@ -148,6 +148,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control.sock");
         let why = answer(&socket, true).unwrap_err();
-        assert_eq!(why, format!("multiwans is not running (nothing listens on {})", socket.display()));
+        assert_eq!(why, format!("not running (nothing listens on {})", socket.display()));
     }
 }

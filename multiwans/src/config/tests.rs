@@ -174,6 +174,13 @@ fn check_any(text: &str) -> Result<(), TestCaseError> {
 }
 
 #[test]
+fn the_loopback_is_no_wan() {
+    let file = "ping: {targets: [1.1.1.1]}\nWANS:\n  - {description: A, mark: 1, iface: lo, ip: 10.0.1.2, mask: 24, gateway: 10.0.1.1}";
+    let problems = parse(file, "f").unwrap_err().to_string();
+    assert!(problems.contains("WANS[0].iface (lo) must be a link to the internet"), "{problems}");
+}
+
+#[test]
 fn more_filters_than_the_programs_hold_are_an_error() {
     let file = |count: usize| {
         let filters: String = (0..count)

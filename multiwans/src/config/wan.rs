@@ -31,6 +31,9 @@ pub(super) const KEYS: &[&str] = &[
     "filters",
 ];
 
+/// The name of the loopback, in every network namespace.
+const LOOPBACK: &str = "lo";
+
 /// What only one WAN may have. Marks count for disabled WANs too: their table number stays reserved.
 #[derive(Default)]
 struct Taken {
@@ -217,6 +220,9 @@ impl<'p> Reader<'_, 'p> {
     fn iface(&mut self, wan: &Section<'_>, who: &str, report: &mut Report) -> Option<IfName> {
         let device = wan.required("iface", net::device, report)?;
         let found = wan.find("iface")?;
+        if device.as_str() == LOOPBACK {
+            found.must_be("a link to the internet, which the loopback is not", report);
+        }
         if let Err(owner) = self.taken.devices.take(device.clone(), who, found.at.line) {
             let rule = format!(
                 "a device of its own: {} is on {device} too (line {}), and the packets of two WANs on one device \

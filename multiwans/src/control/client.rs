@@ -19,7 +19,7 @@ const RESPONSE_MAX: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No socket, or nobody behind it.
-    #[error("multiwans is not running (nothing listens on {path})", path = .0.display())]
+    #[error("not running (nothing listens on {path})", path = .0.display())]
     NotRunning(PathBuf),
     /// The socket is root's.
     #[error("control socket ({path}) must be opened as root: permission denied", path = .0.display())]

@@ -21,7 +21,7 @@ pub struct InstanceLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another daemon holds it.
-    #[error("multiwans is already running in this network namespace (pid {pid})")]
+    #[error("already running in this network namespace (pid {pid})")]
     AlreadyRunning {
         /// Its process id, `unknown` where it has not written it yet.
         pid: String,
@@ -126,7 +126,7 @@ mod tests {
         let error = InstanceLock::acquire_in(dir.path(), 4_026_531_840).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("multiwans is already running in this network namespace (pid {})", std::process::id())
+            format!("already running in this network namespace (pid {})", std::process::id())
         );
         // Another namespace has another lock.
         let _other = InstanceLock::acquire_in(dir.path(), 4_026_532_001).unwrap();

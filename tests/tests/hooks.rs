@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use multiwans_tests::topology::{INTERNET, wan_ip};
 use multiwans_tests::wait::{wait_for, wait_until};
 use multiwans_tests::{Config, Daemon, Lab, Ns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -55,11 +57,33 @@ fn resident(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// Processes whose command line has this word.
-fn alive(word: &str) -> usize {
-    let processes = fs::read_dir("/proc").into_iter().flatten();
-    let lines = processes.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("cmdline")).ok());
-    lines.filter(|line| line.split('\0').any(|argument| argument == word)).count()
+/// The processes of a test that sleep under a word of its own; killed when this value is dropped, for a hook
+/// may leave some running, and so may a test that fails.
+struct Sleepers(String);
+
+impl Sleepers {
+    fn new() -> Self {
+        Self(format!("3600.{}", std::process::id()))
+    }
+
+    fn find(&self) -> Vec<Pid> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let found = processes.filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            line.split('\0').any(|argument| argument == self.0).then(|| Pid::from_raw(pid))
+        });
+        found.collect()
+    }
+}
+
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        for pid in self.find() {
+            // It may have ended just now.
+            kill(pid, Signal::SIGKILL).ok();
+        }
+    }
 }
 
 #[test]
@@ -147,8 +171,8 @@ fn a_hook_gone_wild_harms_nothing_else() -> Result<()> {
     let lab = Lab::builder().build()?;
     let _servers = lab.serve_internet(&[80])?;
     let scripts = Scripts(&lab);
-    // A word of its own for this test's sleepers.
-    let hour = format!("3600.{}", std::process::id());
+    let sleepers = Sleepers::new();
+    let hour = &sleepers.0;
     scripts.hook("eth1/down/1-loud", "head -c 100000000 /dev/zero | tr '\\0' x; echo loud >> trace")?;
     scripts.hook("eth1/down/2-forks", &format!("sleep {hour} >&- 2>&- &\necho forks >> trace"))?;
     scripts.hook("eth1/down/3-asleep", &format!("sleep {hour} & sleep {hour}; echo never >> trace"))?;
@@ -167,7 +191,7 @@ fn a_hook_gone_wild_harms_nothing_else() -> Result<()> {
     assert_eq!(scripts.trace()[1..], ["loud", "forks"]);
     let grown = resident(daemon.pid())?.saturating_sub(before);
     assert!(grown < 8_000, "{grown} kB more");
-    wait_until("the sleepers", SOON, || alive(&hour) == 3)?;
+    wait_until("the sleepers", SOON, || sleepers.find().len() == 3)?;
 
     // While it sleeps: failover goes on, and the other interface's hooks.
     lab.plug_cable(1)?;
@@ -178,20 +202,12 @@ fn a_hook_gone_wild_harms_nothing_else() -> Result<()> {
     wait_until("the rest", Duration::from_secs(30), || scripts.trace().len() == 6)?;
     assert_eq!(scripts.trace(), ["back", "loud", "forks", "quick", "after", "back"]);
     // After a timeout the whole group is ended; what another hook left running goes on.
-    wait_until("the end of all but one sleeper", SOON, || alive(&hour) == 1)?;
+    wait_until("the end of all but one sleeper", SOON, || sleepers.find().len() == 1)?;
     let log = daemon.log();
     assert!(log.contains("ERROR: hook eth1/down/3-asleep ran longer than hooks.timeout (12 s)"), "{log}");
     assert!(log.contains("WARN: hook eth1/down/1-loud: 99999"), "{log}");
     assert!(log.len() < 1_000_000, "{} bytes", log.len());
-    daemon.terminate()?;
-    // It is of another process group, and not ours to end; but this test's.
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if let (true, Ok(pid)) = (line.contains(&hour), entry.file_name().to_string_lossy().parse()) {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
-        }
-    }
-    Ok(())
+    daemon.terminate()
 }
 
 #[test]

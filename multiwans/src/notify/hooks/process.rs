@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigHandler, Signal, killpg, signal};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -217,8 +217,8 @@ fn start(run: &Run) -> io::Result<(Child, OwnedFd, OwnedFd)> {
             .stdout(input.try_clone()?)
             .stderr(input.try_clone()?)
             .process_group(0);
-        // SAFETY: between fork and exec this makes one system call and allocates nothing.
-        unsafe { command.pre_exec(close_on_exec) };
+        // SAFETY: between fork and exec these make system calls only and allocate nothing.
+        unsafe { command.pre_exec(close_on_exec).pre_exec(default_signals) };
         command.spawn()
     };
     let mut child = match spawn(Command::new(&run.program)) {
@@ -250,6 +250,16 @@ fn close_on_exec() -> io::Result<()> {
     // SAFETY: the call takes three numbers and touches no memory.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whoever started us may have had signals ignored (a shell does so for what it runs in the background);
+/// a hook is to begin as from a terminal.
+fn default_signals() -> io::Result<()> {
+    for number in Signal::iterator().filter(|number| !matches!(number, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(number, SigHandler::SigDfl)? };
+    }
+    Ok(())
 }
 
 /// A descriptor that is readable once the process has ended, before it is reaped (`pidfd_open(2)`, Linux

@@ -52,6 +52,13 @@ impl Config {
         self
     }
 
+    /// Other local networks than the usual ones.
+    #[must_use]
+    pub fn localnets(mut self, networks: Vec<String>) -> Self {
+        self.localnets = networks;
+        self
+    }
+
     /// Adds a network to the local ones.
     #[must_use]
     pub fn localnet(mut self, network: &str) -> Self {

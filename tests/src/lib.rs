@@ -7,6 +7,7 @@
 pub mod client;
 mod config;
 pub mod daemon;
+pub mod differential;
 pub mod dns;
 mod faults;
 pub mod icmp;

@@ -20,23 +20,29 @@ pub(super) fn run(args: Run) -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return fail(&error),
     };
-    let level = args.log_level.map_or(parsed.config.daemon.log_level, LogLevel::from);
-    logging::init(level);
-    for warning in &parsed.warnings {
-        tracing::warn!("{warning}");
-    }
     let mut config = parsed.config;
-    if let Some(socket) = args.socket {
-        config.daemon.control_socket = socket;
-    }
+    let level = args.log_level.map_or(config.daemon.log_level, LogLevel::from);
     config.hooks.dir = match beside(&path, &config.hooks.dir) {
         Ok(dir) => dir,
         Err(error) => return fail(&format!("{}: {error}", path.display())),
     };
-    let options = daemon::Options { log_decisions: level >= LogLevel::Debug };
+    let (_logging, for_mail) = match logging::init(level) {
+        Ok(logging) => logging,
+        Err(error) => return fail(&format!("no thread for the log: {error}")),
+    };
+    for warning in &parsed.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(socket) = args.socket {
+        config.daemon.control_socket = socket;
+    }
+    let options = daemon::Options { log_decisions: level >= LogLevel::Debug, for_mail };
     match daemon::run(config, options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&format!("{error:#}")),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::engine::{Disturbance, Engine, Event, Interface, Level, Round, Status}
 use crate::net::{Error, Monitor};
 use crate::types::{IfIndex, IfName};
 
+/// Whose the engine's notices are in the log: mails get them as what they are and not as lines.
+const NOTICES: &str = "multiwans::engine";
+
 /// The signals that stop the daemon, and the one that does not.
 pub(super) struct Signals {
     interrupt: Signal,
@@ -115,6 +118,7 @@ impl Driver {
                 }
                 // Before what can be many: a flood of results must not make the loop look dead.
                 _ = self.supervisor.alive_due() => self.supervisor.alive(),
+                entry = self.mail.logged() => self.mail.entry(entry, self.clock.now()),
                 Some(round) = self.rounds.recv() => self.feed(Event::Round(round)),
                 Some(call) = self.calls.recv() => self.answer(call),
                 () = until(deadline) => self.feed(Event::Tick),
@@ -140,9 +144,9 @@ impl Driver {
             any_told = true;
             self.mail.notice(&notice, now);
             match notice.level {
-                Level::Error => tracing::error!("{notice}"),
-                Level::Warn => tracing::warn!("{notice}"),
-                Level::Info => tracing::info!("{notice}"),
+                Level::Error => tracing::error!(target: NOTICES, "{notice}"),
+                Level::Warn => tracing::warn!(target: NOTICES, "{notice}"),
+                Level::Info => tracing::info!(target: NOTICES, "{notice}"),
             }
         }
         self.supervisor.tell(&self.engine, any_told);

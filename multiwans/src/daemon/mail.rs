@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use crate::config::Config;
 use crate::engine::alerts::{Alert, Alerts, Entry};
-use crate::engine::{Kind, Level, Notice, Now, Status};
+use crate::engine::{Kind, Notice, Now, Status};
 use crate::notify::email::{Mailer, Report, SetupError};
 
 /// What the loop tells of to whoever reads mail. Without `email` in the configuration it does nothing.
@@ -15,15 +17,38 @@ pub(super) struct Mail(Option<Desk>);
 struct Desk {
     alerts: Alerts,
     mailer: Mailer,
+    /// Errors and warnings of everything but the engine, as they were logged.
+    logged: mpsc::Receiver<Entry>,
     /// Unix time in seconds.
     started: u64,
 }
 
 impl Mail {
     /// Starts the thread that delivers. `now`: when the daemon started.
-    pub(super) fn start(config: &Config, now: Now) -> Result<Self, SetupError> {
-        let mailer = Mailer::start(config)?;
-        Ok(Self(mailer.map(|mailer| Desk { alerts: Alerts::new(config), mailer, started: now.wall })))
+    pub(super) fn start(
+        config: &Config,
+        logged: mpsc::Receiver<Entry>,
+        now: Now,
+    ) -> Result<Self, SetupError> {
+        let desk = |mailer| Desk { alerts: Alerts::new(config), mailer, logged, started: now.wall };
+        Ok(Self(Mailer::start(config)?.map(desk)))
+    }
+
+    /// Waits for an error or warning of anything but the engine; for ever where there are no mails.
+    pub(super) async fn logged(&mut self) -> Entry {
+        if let Some(desk) = &mut self.0
+            && let Some(entry) = desk.logged.recv().await
+        {
+            return entry;
+        }
+        std::future::pending().await
+    }
+
+    /// Takes such a line in.
+    pub(super) fn entry(&mut self, entry: Entry, now: Now) {
+        if let Some(desk) = &mut self.0 {
+            desk.alerts.entry(entry, now.mono);
+        }
     }
 
     /// Takes in what the engine noticed.
@@ -48,13 +73,12 @@ impl Mail {
         }
     }
 
-    /// Has the STOP mail written, with what could not be undone, and waits a few seconds for all that was
-    /// not delivered yet.
-    pub(super) async fn stop(self, now: Now, status: Status, left_behind: &[String]) {
+    /// Has the STOP mail written, with what went wrong on the way there, and waits a few seconds for all
+    /// that was not delivered yet.
+    pub(super) async fn stop(self, now: Now, status: Status) {
         let Some(mut desk) = self.0 else { return };
-        for failure in left_behind {
-            let text = format!("left behind: {failure}");
-            desk.alerts.entry(Entry { at: now.wall, level: Level::Error, wan: None, text }, now.mono);
+        while let Ok(entry) = desk.logged.try_recv() {
+            desk.alerts.entry(entry, now.mono);
         }
         let alert = desk.alerts.stop();
         let report = desk.report(alert, status, now);

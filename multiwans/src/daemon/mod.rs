@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::control::Server;
 use crate::datapath::{Attachment, Datapath, LoadOptions};
 use crate::engine::Engine;
+use crate::engine::alerts::Entry;
 use crate::net::conntrack::Conntrack;
 use crate::net::{Kernel, Monitor, SpecificRoutes};
 use crate::policy::Policies;
@@ -48,10 +49,12 @@ const ROUNDS_WAITING: usize = 1024;
 const CALLS_WAITING: usize = 16;
 
 /// How to run.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug)]
 pub struct Options {
     /// Log what the programs decide for each packet.
     pub log_decisions: bool,
+    /// Errors and warnings that mails are to tell, beside what the engine notices.
+    pub for_mail: mpsc::Receiver<Entry>,
 }
 
 /// Runs the daemon until it is asked to stop.
@@ -83,7 +86,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
     // Before anything is changed: from here on a signal means a clean stop.
     let signals = Signals::listen().context("signals cannot be received")?;
-    let mail = Mail::start(&config, clock.now())?;
+    let mail = Mail::start(&config, options.for_mail, clock.now())?;
     let policies = Policies::new(&config)?;
     let load = LoadOptions { log_decisions: options.log_decisions, attachment: None };
     tracing::info!("multiwans {} starts: {} WANs", env!("CARGO_PKG_VERSION"), config.wans.len());
@@ -133,7 +136,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     for failure in &failures {
         tracing::error!("left behind: {failure}");
     }
-    mail.stop(clock.now(), status, &failures).await;
+    mail.stop(clock.now(), status).await;
     result.context("the kernel does not tell of its network any more")?;
     if !failures.is_empty() {
         bail!("stopped, but {} could not be undone", counted(failures.len()));

@@ -1,30 +1,29 @@
 //! How a line looks.
 
-use std::fmt;
+use std::fmt::Write as _;
 use std::fs;
 
-use jiff::Zoned;
-use tracing::{Event, Level, Subscriber};
-use tracing_log::NormalizeEvent as _;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing::Level;
 
+use super::record::Record;
 use super::{FACILITY_DAEMON, IDENTIFIER};
 
 /// For whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// A person who looks on: `11:02:31 WARN  text`.
+    /// A person who looks on: `11:02:31 WARN  text`, in colour.
     Terminal,
     /// A file, as syslog writes one: `Nov 22 11:02:31 router multiwans[4711]: WARN: text`.
     File,
     /// The local syslog: `<28>Nov 22 11:02:31 multiwans[4711]: text` (RFC 3164 without the host, which the
     /// local daemon adds).
     Syslog,
+    /// The journal: a field in each line (systemd.io/JOURNAL_NATIVE_PROTOCOL; no value of ours has a line
+    /// break in it).
+    Journal,
 }
 
-/// Writes lines of one style.
+/// Makes lines of one style.
 #[derive(Debug)]
 pub(super) struct Lines {
     style: Style,
@@ -41,26 +40,44 @@ impl Lines {
         Self { style, host: host.to_owned() }
     }
 
-    fn prefix(&self, to: &mut dyn fmt::Write, level: Level, ansi: bool, now: &Zoned) -> fmt::Result {
+    /// The line, with its line break where the reader wants one.
+    pub(super) fn line(&self, record: &Record) -> String {
+        let Record { time, level, text, .. } = record;
         let pid = std::process::id();
         match self.style {
             Style::Terminal => {
-                let (colour, plain) = if ansi { (colour(level), "\x1b[0m") } else { ("", "") };
-                write!(to, "{} {colour}{:<5}{plain} ", now.strftime("%T"), level.as_str())
+                format!("{} {}{:<5}\x1b[0m {text}\n", time.strftime("%T"), colour(*level), level.as_str())
             }
-            Style::File => write!(
-                to,
-                "{} {} {IDENTIFIER}[{pid}]: {}: ",
-                now.strftime("%b %e %T"),
+            Style::File => format!(
+                "{} {} {IDENTIFIER}[{pid}]: {}: {text}\n",
+                time.strftime("%b %e %T"),
                 self.host,
                 level.as_str()
             ),
             Style::Syslog => {
-                let priority = FACILITY_DAEMON << 3 | severity(level);
-                write!(to, "<{priority}>{} {IDENTIFIER}[{pid}]: ", now.strftime("%b %e %T"))
+                let priority = FACILITY_DAEMON << 3 | severity(*level);
+                format!("<{priority}>{} {IDENTIFIER}[{pid}]: {text}", time.strftime("%b %e %T"))
             }
+            Style::Journal => journal(record),
         }
     }
+}
+
+fn journal(record: &Record) -> String {
+    let mut fields = format!(
+        "MESSAGE={}\nPRIORITY={}\nSYSLOG_IDENTIFIER={IDENTIFIER}\nSYSLOG_FACILITY={FACILITY_DAEMON}\n",
+        record.text,
+        severity(record.level)
+    );
+    let origin = record.origin;
+    let target = origin.map(|origin| ("TARGET", origin.target().to_owned()));
+    let file = origin.and_then(|origin| Some(("CODE_FILE", origin.file()?.to_owned())));
+    let line = origin.and_then(|origin| Some(("CODE_LINE", origin.line()?.to_string())));
+    for (name, value) in [target, file, line].into_iter().flatten() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(fields, "{name}={value}");
+    }
+    fields
 }
 
 /// RFC 5424, 6.2.1.
@@ -82,44 +99,27 @@ fn colour(level: Level) -> &'static str {
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Lines
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        // A line of a library that uses `log` has its level in here.
-        let level = event.normalized_metadata().map_or(*event.metadata().level(), |bridged| *bridged.level());
-        let ansi = writer.has_ansi_escapes();
-        self.prefix(&mut writer, level, ansi, &Zoned::now())?;
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn line(style: Style, level: Level, ansi: bool) -> String {
+    fn line(style: Style, level: Level) -> String {
         let lines = Lines { style, host: "router".into() };
-        let now: Zoned = "2026-11-02T11:02:31-03:00[America/Sao_Paulo]".parse().unwrap();
-        let mut text = String::new();
-        lines.prefix(&mut text, level, ansi, &now).unwrap();
-        text.replace(&std::process::id().to_string(), "4711")
+        let time = "2026-11-02T11:02:31-03:00[America/Sao_Paulo]".parse().unwrap();
+        let record = Record { time, level, text: "WAN1: ON".into(), ..Record::missing(1) };
+        lines.line(&record).replace(&std::process::id().to_string(), "4711")
     }
 
     #[test]
     fn each_reader_gets_its_form() {
-        assert_eq!(line(Style::File, Level::WARN, false), "Nov  2 11:02:31 router multiwans[4711]: WARN: ");
-        assert_eq!(line(Style::Syslog, Level::ERROR, false), "<27>Nov  2 11:02:31 multiwans[4711]: ");
-        assert_eq!(line(Style::Syslog, Level::INFO, false), "<30>Nov  2 11:02:31 multiwans[4711]: ");
-        assert_eq!(line(Style::Terminal, Level::INFO, false), "11:02:31 INFO  ");
-        assert_eq!(line(Style::Terminal, Level::ERROR, true), "11:02:31 \x1b[1;31mERROR\x1b[0m ");
+        let file = "Nov  2 11:02:31 router multiwans[4711]: WARN: WAN1: ON\n";
+        assert_eq!(line(Style::File, Level::WARN), file);
+        assert_eq!(line(Style::Syslog, Level::ERROR), "<27>Nov  2 11:02:31 multiwans[4711]: WAN1: ON");
+        assert_eq!(line(Style::Syslog, Level::INFO), "<30>Nov  2 11:02:31 multiwans[4711]: WAN1: ON");
+        assert_eq!(line(Style::Terminal, Level::ERROR), "11:02:31 \x1b[1;31mERROR\x1b[0m WAN1: ON\n");
+        assert_eq!(
+            line(Style::Journal, Level::INFO),
+            "MESSAGE=WAN1: ON\nPRIORITY=6\nSYSLOG_IDENTIFIER=multiwans\nSYSLOG_FACILITY=3\n"
+        );
     }
 }

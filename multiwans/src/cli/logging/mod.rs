@@ -4,34 +4,65 @@
 //! * Otherwise: to stderr, readable on a terminal, as syslog writes them elsewhere. Where stderr is no place
 //!   that anybody reads live or collects (a file, `/dev/null`: a daemon of an init script), to the local
 //!   syslog as well, under the facility `daemon`, as the Bash tool did with `logger`.
+//!
+//! Errors and warnings are handed to whoever writes mails as well. Nobody who logs waits: see `queue`.
 
+mod datagram;
 mod lines;
-mod syslog;
+mod queue;
+mod record;
 
 use std::env;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _, stderr};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
-use tracing_journald::{Priority, PriorityMappings};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::registry::Registry;
 
 use crate::config::LogLevel;
+use crate::engine::alerts::Entry;
+use datagram::{Datagrams, JOURNAL, SYSLOG};
 use lines::{Lines, Style};
-use syslog::Syslog;
+use queue::Queue;
+use record::Record;
 
 /// What lines are found by, in the journal and in syslog.
 const IDENTIFIER: &str = "multiwans";
 /// `LOG_DAEMON` (RFC 5424, 6.2.1).
 const FACILITY_DAEMON: u8 = 3;
 
+/// For lines on their way at the end of the process. What takes them works, or it hangs.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// Lines for mails that may wait for the daemon's loop: a mail tells no more than 200.
+const FOR_MAIL_WAITING: usize = 256;
+
+/// Keeps logging; dropped last of all, so that what was logged is written.
+#[derive(Debug)]
+pub(super) struct Logging(Arc<[Queue]>);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let until = Instant::now() + FLUSH_TIME;
+        self.0.iter().for_each(|queue| queue.flush(until));
+    }
+}
+
 /// Starts logging. At `debug` only our own modules and programs tell more; libraries stay at warnings.
-pub(super) fn init(level: LogLevel) {
+/// Beside it, what mails are to tell.
+///
+/// # Errors
+/// The system gives no thread.
+pub(super) fn init(level: LogLevel) -> io::Result<(Logging, mpsc::Receiver<Entry>)> {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -40,63 +71,93 @@ pub(super) fn init(level: LogLevel) {
     };
     // The prefix covers `multiwans_ebpf`, whose lines come through the programs' log.
     let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("multiwans", level);
-    tracing_subscriber::registry().with(outputs()).with(filter).init();
+    let queues: Arc<[Queue]> = outputs()?.into();
+    let (for_mail, mail) = mpsc::channel(FOR_MAIL_WAITING);
+    let front = Front { queues: Arc::clone(&queues), for_mail };
+    tracing_subscriber::registry().with(front).with(filter).init();
+    Ok((Logging(queues), mail))
 }
 
-fn outputs() -> Vec<Box<dyn Layer<Registry> + Send + Sync>> {
-    let stderr_is = stderr_metadata();
+/// Takes what is logged, and hands it on.
+struct Front {
+    queues: Arc<[Queue]>,
+    for_mail: mpsc::Sender<Entry>,
+}
+
+impl<S: Subscriber> Layer<S> for Front {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let record = Arc::new(Record::of(event));
+        if let Some(entry) = record.for_mail() {
+            // Without mails nobody takes it, and a mail holds fewer than may wait.
+            let _ = self.for_mail.try_send(entry);
+        }
+        for queue in self.queues.iter() {
+            queue.push(Arc::clone(&record));
+        }
+    }
+}
+
+fn outputs() -> io::Result<Vec<Queue>> {
+    // Not `stderr()` itself: its lock would be held by whoever hangs in a write.
+    let Ok(stderr_file) = stderr().as_fd().try_clone_to_owned().map(File::from) else {
+        // It is closed.
+        return Datagrams::connect(SYSLOG).into_iter().map(syslog).collect();
+    };
+    let stderr_is = stderr_file.metadata().ok();
     if is_journal(stderr_is.as_ref())
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(journal) = Datagrams::connect(JOURNAL)
     {
-        return vec![
-            journal
-                .with_syslog_identifier(IDENTIFIER.to_owned())
-                .with_custom_fields([("SYSLOG_FACILITY", FACILITY_DAEMON.to_string())])
-                // The crate's own makes every change of state a `notice`.
-                .with_priority_mappings(PriorityMappings {
-                    info: Priority::Informational,
-                    debug: Priority::Debug,
-                    ..PriorityMappings::new()
-                })
-                .boxed(),
-        ];
+        return Ok(vec![Queue::start(Lines::new(Style::Journal), journal)?]);
     }
     let is_terminal = stderr().is_terminal();
     let style = if is_terminal { Style::Terminal } else { Style::File };
-    let mut outputs = vec![
-        tracing_subscriber::fmt::layer()
-            .with_ansi(is_terminal)
-            .event_format(Lines::new(style))
-            .with_writer(stderr)
-            .boxed(),
-    ];
+    let mut outputs = vec![Queue::start(Lines::new(style), stderr_file)?];
     // A pipe or socket has a collector at its other end, and each line would reach it twice.
     let is_collected =
         stderr_is.is_some_and(|stderr| stderr.file_type().is_fifo() || stderr.file_type().is_socket());
     if !is_terminal
         && !is_collected
-        && let Ok(syslog) = Syslog::connect(syslog::PATH)
+        && let Ok(socket) = Datagrams::connect(SYSLOG)
     {
-        outputs.push(
-            tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .event_format(Lines::new(Style::Syslog))
-                .with_writer(syslog)
-                .boxed(),
-        );
+        outputs.push(syslog(socket)?);
     }
-    outputs
+    Ok(outputs)
+}
+
+fn syslog(socket: Datagrams) -> io::Result<Queue> {
+    Queue::start(Lines::new(Style::Syslog), socket)
 }
 
 /// systemd tells by device and inode which of our outputs leads to the journal: an inherited variable alone
 /// does not mean that this one does.
-fn is_journal(stderr: Option<&std::fs::Metadata>) -> bool {
+fn is_journal(stderr: Option<&Metadata>) -> bool {
     let named = env::var("JOURNAL_STREAM").ok();
     stderr.zip(named).is_some_and(|(stderr, named)| named == format!("{}:{}", stderr.dev(), stderr.ino()))
 }
 
-/// `None` where stderr is closed.
-fn stderr_metadata() -> Option<std::fs::Metadata> {
-    let duplicate: io::Result<_> = stderr().as_fd().try_clone_to_owned();
-    File::from(duplicate.ok()?).metadata().ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Level;
+    use crate::types::WanMark;
+
+    #[test]
+    fn errors_and_warnings_of_ours_are_for_mails_but_what_mails_have_anyway() {
+        let (for_mail, mut mail) = mpsc::channel(FOR_MAIL_WAITING);
+        let front = Front { queues: Vec::new().into(), for_mail };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(front), || {
+            tracing::error!(target: "multiwans::notify::hooks", wan = 7u64, times = 3, "failed\nbadly");
+            tracing::warn!(target: "multiwans::net", "odd");
+            tracing::info!(target: "multiwans::net", "fine");
+            tracing::error!(target: "multiwans::engine", "a notice");
+            tracing::error!(target: "multiwans::notify::email::post", "no mail can be sent");
+            tracing::error!(target: "hickory_proto", "a library's");
+        });
+        let told: Vec<_> = std::iter::from_fn(|| mail.try_recv().ok())
+            .map(|entry| (entry.level, entry.wan.map(WanMark::get), entry.text))
+            .collect();
+        let expected =
+            [(Level::Error, Some(7), "failed badly times=3".into()), (Level::Warn, None, "odd".into())];
+        assert_eq!(told, expected);
+    }
 }

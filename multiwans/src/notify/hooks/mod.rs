@@ -168,12 +168,13 @@ impl Worker {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                tracing::error!("the hooks of {} could not be looked for: {error}", self.iface);
+                let wan = change.wan.get();
+                tracing::error!(wan, "the hooks of {} could not be looked for: {error}", self.iface);
                 return;
             }
         };
         for refused in &found.refused {
-            tracing::warn!("{refused}");
+            tracing::warn!(wan = change.wan.get(), "{refused}");
         }
         for (place, hook) in found.hooks.iter().enumerate() {
             if self.stopping() {
@@ -199,36 +200,44 @@ impl Worker {
         };
         tracing::debug!("hook {name} starts");
         let started = Instant::now();
-        let log = |line: &str| tracing::info!("hook {name}: {line}");
+        let wan = change.wan.get();
+        let mut said = String::new();
+        let log = |line: &str| {
+            tracing::info!("hook {name}: {line}");
+            said = format!("; it said last: {line}");
+        };
         match process::run(run, self.stop.clone(), log).await {
-            Ok(ended) => self.tell(name, &ended, started.elapsed()),
-            Err(error) => tracing::error!("hook {name} could not be run: {error}"),
+            Ok(ended) => self.tell(change, name, &ended, &said, started.elapsed()),
+            Err(error) => tracing::error!(wan, "hook {name} could not be run: {error}"),
         }
     }
 
-    fn tell(&self, name: &str, ended: &Ended, took: Duration) {
+    /// Tells how a hook ended, in lines that can do without its output: a mail has no other.
+    fn tell(&self, change: &Change, name: &str, ended: &Ended, said: &str, took: Duration) {
+        let wan = change.wan.get();
         if ended.omitted > 0 {
-            tracing::warn!("hook {name}: {} bytes more of its output are left out", ended.omitted);
+            tracing::warn!(wan, "hook {name}: {} bytes more of its output are left out", ended.omitted);
         }
         let took = took.as_secs_f64();
         let status = ended.status;
         match (ended.ended_by_us, status.code(), status.signal()) {
             (None, Some(0), _) => tracing::info!("hook {name} done in {took:.1} s"),
             (None, Some(code), _) => {
-                tracing::error!("hook {name} failed with exit code {code} after {took:.1} s")
+                tracing::error!(wan, "hook {name} failed with exit code {code} after {took:.1} s{said}");
             }
             (None, None, signal) => {
                 let signal = signal.unwrap_or_default();
-                tracing::error!("hook {name} was killed by signal {signal} after {took:.1} s");
+                tracing::error!(wan, "hook {name} was killed by signal {signal} after {took:.1} s{said}");
             }
             (Some(Why::Timeout), ..) => {
                 let limit = self.timeout.as_secs_f64();
                 tracing::error!(
-                    "hook {name} ran longer than hooks.timeout ({limit} s) and was ended after {took:.1} s"
+                    wan,
+                    "hook {name} ran longer than hooks.timeout ({limit} s) and was ended after {took:.1} s{said}"
                 );
             }
             (Some(Why::Stop), ..) => {
-                tracing::warn!("hook {name} was ended after {took:.1} s: the daemon stops");
+                tracing::warn!(wan, "hook {name} was ended after {took:.1} s: the daemon stops");
             }
         }
     }

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use crate::config::{Dns, Target, Wan};
 use crate::engine::event::Binding;
+use crate::types::WanMark;
 use known::{Known, News};
 use message::{Answer, Refusal};
 
@@ -37,6 +38,7 @@ pub struct Names {
 /// Whom to ask, and how.
 #[derive(Debug)]
 struct Servers {
+    wan: WanMark,
     /// `WAN1 (eth1)`.
     label: String,
     addresses: Vec<Ipv4Addr>,
@@ -64,12 +66,17 @@ impl Names {
                     Some(name) if known.iter().any(|(other, _)| *other == name) => {}
                     Some(name) => known.push((name, Known::default())),
                     // The configuration's rule for domains is the stricter one.
-                    None => tracing::warn!("{}: {text} cannot be asked for in DNS", wan.description),
+                    None => tracing::warn!(
+                        wan = wan.mark.get(),
+                        "{}: {text} cannot be asked for in DNS",
+                        wan.description
+                    ),
                 },
             }
         }
         let targets = watch::Sender::new(fixed.clone());
         let server = Servers {
+            wan: wan.mark,
             label: format!("{} ({})", wan.description, wan.iface),
             addresses: wan.dns.clone(),
             tries: dns.retry,
@@ -194,17 +201,20 @@ impl Servers {
     }
 
     fn tell(&self, name: &Name, news: Option<News>, addresses: &[Ipv4Addr]) {
-        let label = &self.label;
+        let (wan, label) = (self.wan.get(), &self.label);
         let listed = addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
         match news {
             None => {}
             Some(News::Resolved) => tracing::info!("{label}: {name} is {listed}"),
             Some(News::Changed) => tracing::debug!("{label}: {name} is {listed} now"),
             Some(News::Failed(reason)) if addresses.is_empty() => {
-                tracing::warn!("{label}: {name} cannot be resolved and is not probed: {reason}");
+                tracing::warn!(wan, "{label}: {name} cannot be resolved and is not probed: {reason}");
             }
             Some(News::Failed(reason)) => {
-                tracing::warn!("{label}: {name} cannot be resolved, {listed} is probed as before: {reason}");
+                tracing::warn!(
+                    wan,
+                    "{label}: {name} cannot be resolved, {listed} is probed as before: {reason}"
+                );
             }
         }
     }

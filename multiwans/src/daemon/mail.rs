@@ -91,3 +91,7 @@ impl Desk {
         Report { alert, status, written: now.wall, started: self.started }
     }
 }
+
+#[cfg(test)]
+#[path = "mail_tests.rs"]
+mod tests;

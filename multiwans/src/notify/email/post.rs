@@ -5,12 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::content::{Book, Report};
 use super::message::Message;
-use super::queue::{Queue, Taken};
+use super::queue::{CAPACITY, Queue, Taken};
 use super::router::Router;
 use super::server::{Server, SetupError};
 use super::session::{Delivery, Failure};
@@ -37,7 +38,7 @@ enum Order {
 /// The daemon's end. None of its methods waits for anything but [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Mailer {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::Sender<Order>,
     done: oneshot::Receiver<()>,
 }
 
@@ -53,7 +54,7 @@ impl Mailer {
             tracing::warn!("{warning}");
         }
         let book = Book::new(config, TimeZone::system());
-        let (orders, orders_rx) = mpsc::unbounded_channel();
+        let (orders, orders_rx) = mpsc::channel(CAPACITY);
         let (done_tx, done) = oneshot::channel();
         let email = email.clone();
         thread::Builder::new()
@@ -74,21 +75,37 @@ impl Mailer {
         Ok(Some(Self { orders, done }))
     }
 
+    /// One whose thread takes nothing; and how many orders wait for it.
+    #[cfg(test)]
+    pub(crate) fn deaf() -> (Self, impl Fn() -> usize) {
+        let (orders, orders_rx) = mpsc::channel(CAPACITY);
+        let (_, done) = oneshot::channel();
+        (Self { orders, done }, move || orders_rx.len())
+    }
+
     /// Has a mail written and delivered.
     pub fn mail(&self, report: Report) {
+        let subject = report.alert.subject;
         // A thread that is gone has said so.
-        let _ = self.orders.send(Order::Mail(Box::new(report)));
+        if let Err(TrySendError::Full(_)) = self.orders.try_send(Order::Mail(Box::new(report))) {
+            tracing::error!("a mail {subject} is lost: {CAPACITY} are waiting to be written");
+        }
     }
 
     /// What waits is tried again now: a link came back.
     pub fn hurry(&self) {
-        let _ = self.orders.send(Order::Hurry);
+        // With that many orders waiting the thread will try again without being told.
+        let _ = self.orders.try_send(Order::Hurry);
     }
 
     /// Has the last mail delivered, and waits for it and all others, but a few seconds at most.
     pub async fn stop(self, report: Report) {
-        let _ = self.orders.send(Order::Stop(Box::new(report)));
-        if timeout(STOP_TIME + STOP_GRACE, self.done).await.is_err() {
+        let Self { orders, done } = self;
+        let told = async move {
+            let _ = orders.send(Order::Stop(Box::new(report))).await;
+            done.await
+        };
+        if timeout(STOP_TIME + STOP_GRACE, told).await.is_err() {
             tracing::warn!("mails that were not delivered yet are lost: the mail thread does not answer");
         }
     }
@@ -99,7 +116,7 @@ struct Post {
     email: Email,
     server: Server,
     book: Book,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::Receiver<Order>,
     queue: Queue,
     start: Instant,
     /// When to end, once asked to.
@@ -109,7 +126,7 @@ struct Post {
 }
 
 impl Post {
-    fn new(email: Email, server: Server, book: Book, orders: mpsc::UnboundedReceiver<Order>) -> Self {
+    fn new(email: Email, server: Server, book: Book, orders: mpsc::Receiver<Order>) -> Self {
         let start = Instant::now();
         Self { email, server, book, orders, queue: Queue::default(), start, stop_at: None, told: None }
     }
@@ -169,6 +186,9 @@ impl Post {
 
     /// Tries one message; orders are still taken meanwhile.
     async fn deliver(&mut self, mut taken: Taken) {
+        if let Err(error) = self.server.renew_password() {
+            tracing::warn!("the password that was read before is used: {error}");
+        }
         let Self { server, orders, .. } = self;
         let mut told = |step: String| tracing::debug!("mail: {step}");
         let mut arrived = Vec::new();
@@ -281,3 +301,7 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "post_tests.rs"]
+mod tests;

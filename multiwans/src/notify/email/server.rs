@@ -9,7 +9,7 @@ use lettre::transport::smtp::client::{Certificate, CertificateStore, TlsParamete
 use thiserror::Error;
 
 use super::password;
-use crate::config::{Email, MailTls, Secret};
+use crate::config::{Email, MailTls, PasswordSource, Secret};
 
 /// What keeps mails from being sent at all.
 #[derive(Debug, Error)]
@@ -70,6 +70,8 @@ pub struct Server {
     pub(super) port: u16,
     pub(super) encryption: Encryption,
     pub(super) login: Option<(String, Secret)>,
+    /// Where the password was read from.
+    source: Option<PasswordSource>,
     authorities: Vec<Certificate>,
 }
 
@@ -90,9 +92,26 @@ impl Server {
             Some(path) => authorities(path)?,
             None => Vec::new(),
         };
-        let encryption = encryption(email);
-        let server = Self { host: email.host.clone(), port: email.port, encryption, login, authorities };
+        let server = Self {
+            host: email.host.clone(),
+            port: email.port,
+            encryption: encryption(email),
+            login,
+            source: email.login.as_ref().map(|login| login.password.clone()),
+            authorities,
+        };
         Ok((server, warning))
+    }
+
+    /// Reads the password anew: a daemon runs for years, longer than passwords are used.
+    ///
+    /// # Errors
+    /// It is not where it was; the one read before stays.
+    pub(super) fn renew_password(&mut self) -> Result<(), SetupError> {
+        if let (Some((_, secret)), Some(source)) = (&mut self.login, &self.source) {
+            (*secret, _) = password::fetch(source)?;
+        }
+        Ok(())
     }
 
     /// The credentials, for the one moment they are sent.

@@ -1,0 +1,33 @@
+use std::time::Instant;
+
+use super::*;
+use crate::engine::tests::world;
+use crate::engine::{Level, WanLabel};
+use crate::types::IfName;
+
+fn label() -> WanLabel {
+    WanLabel { description: "WAN1".into(), iface: IfName::new("eth1").unwrap(), mark: world::wan(1) }
+}
+
+/// Ten thousand notices, each of which wants a mail, to a thread that does nothing: the loop's side returns
+/// from each call, and what it hands over is bounded.
+#[test]
+fn the_loop_waits_for_nothing_of_mail() {
+    let config = world::config(&[Some(1)]);
+    let (mailer, waiting) = Mailer::deaf();
+    let (_lines, logged) = mpsc::channel(1);
+    let mut mail = Mail(Some(Desk { alerts: Alerts::new(&config), mailer, logged, started: 0 }));
+    let started = Instant::now();
+    for hour in 1..=10_000 {
+        let now = Now { mono: Duration::from_secs(hour * 3600), wall: hour, utc_offset: 0 };
+        let text = "an hour's error".to_owned();
+        mail.entry(Entry { at: hour, level: Level::Error, wan: None, text }, now);
+        let due = mail.next_deadline().unwrap();
+        let now = Now { mono: due.max(now.mono), ..now };
+        mail.turn(now, || Status { default: None, wans: Vec::new() });
+        mail.notice(&Kind::DefaultChanged { from: None, to: label() }.into(), now);
+    }
+    // A second is a ten thousandth for each.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(waiting(), 50);
+}

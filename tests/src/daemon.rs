@@ -186,6 +186,19 @@ impl<'a> Daemon<'a> {
         fs::read_to_string(&self.log).unwrap_or_else(|error| format!("no log: {error}"))
     }
 
+    /// Waits for a text in the log.
+    ///
+    /// # Errors
+    /// Past the deadline, with what is in the log that is not for debugging or about mails.
+    pub fn wait_logged(&self, text: &str, deadline: Duration) -> Result<Duration> {
+        let logged = wait_until(&format!("\"{text}\" in the log"), deadline, || self.log().contains(text));
+        logged.with_context(|| {
+            let log = self.log();
+            let told = log.lines().filter(|line| line.contains("mail") || !line.contains("DEBUG"));
+            told.collect::<Vec<_>>().join("\n")
+        })
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

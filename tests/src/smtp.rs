@@ -51,6 +51,7 @@ pub struct Options {
     defer_times: u32,
     refuse_data: bool,
     quote: bool,
+    mute: bool,
     tarpit: Duration,
 }
 
@@ -67,6 +68,7 @@ impl Options {
             defer_times: 0,
             refuse_data: false,
             quote: false,
+            mute: false,
             tarpit: Duration::ZERO,
         }
     }
@@ -118,6 +120,13 @@ impl Options {
     #[must_use]
     pub fn refuses_messages(mut self) -> Self {
         self.refuse_data = true;
+        self
+    }
+
+    /// Greets, and says nothing from then on.
+    #[must_use]
+    pub fn mute(mut self) -> Self {
+        self.mute = true;
         self
     }
 
@@ -196,6 +205,7 @@ impl Lab {
             "defer_times": options.defer_times,
             "refuse_data": options.refuse_data,
             "quote": options.quote,
+            "mute": options.mute,
             "tarpit": options.tarpit.as_secs_f64(),
         });
         let log = fs::File::create(directory.join("log"))?;

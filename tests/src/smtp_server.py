@@ -69,6 +69,11 @@ class Server(SMTP):
         await asyncio.sleep(OPTIONS["tarpit"])
         await super()._handle_client()
 
+    async def smtp_EHLO(self, hostname):
+        if OPTIONS["mute"]:
+            await asyncio.Event().wait()
+        await super().smtp_EHLO(hostname)
+
 
 def authenticate(server, session, envelope, mechanism, data):
     user, password = data.login.decode(), data.password.decode()

@@ -27,20 +27,6 @@ fn tls_config(lab: &Lab, server: &MailServer, email: &str) -> Config {
     config(lab, &format!("caFile: {}, {email}", server.ca_file()))
 }
 
-/// Waits for a line of the log.
-fn wait_logged(daemon: &Daemon<'_>, text: &str) -> Result<()> {
-    let logged = wait_until(&format!("\"{text}\" in the log"), MAIL_TIME, || daemon.log().contains(text));
-    logged.with_context(|| mail_lines(daemon)).map(drop)
-}
-
-/// The log without every packet's decision.
-fn mail_lines(daemon: &Daemon<'_>) -> String {
-    let log = daemon.log();
-    let lines: Vec<&str> =
-        log.lines().filter(|line| line.contains("mail") || !line.contains("DEBUG")).collect();
-    lines.join("\n")
-}
-
 #[test]
 fn a_router_s_day_is_told_by_mail() -> Result<()> {
     let lab = Lab::builder().build()?;
@@ -122,7 +108,7 @@ fn a_tarpit_delays_no_failover_and_hangs_no_stop() -> Result<()> {
 fn a_server_that_is_down_gets_its_mails_later() -> Result<()> {
     let lab = Lab::builder().build()?;
     let mut daemon = Daemon::start(&lab, &config(&lab, "port: 25"))?;
-    wait_logged(&daemon, "is waiting: connection to")?;
+    daemon.wait_logged("is waiting: connection to", MAIL_TIME)?;
     assert!(daemon.log().contains("Connection refused"), "{}", daemon.log());
     let server = lab.mail_server(&Options::plain(25))?;
     let start = server.wait_mail("START", 0, Duration::from_secs(30))?;
@@ -147,7 +133,7 @@ fn a_mail_survives_the_outage_that_it_reports() -> Result<()> {
     stays_true("no mail gets through", Duration::from_secs(5), || server.mails().len() == 1)?;
     lab.heal(2)?;
     let error = server.wait_mail("ERROR", 1, Duration::from_secs(40));
-    let error = error.with_context(|| mail_lines(&daemon))?;
+    let error = error.with_context(|| daemon.log())?;
     assert!(error.text("plain").contains("all links are down"), "{error:?}");
     server.wait_mail("WARNING", 2, Duration::from_secs(1)).ok();
     daemon.terminate()
@@ -160,7 +146,7 @@ fn a_refused_password_is_told_and_shown_nowhere() -> Result<()> {
     let server = lab.mail_server(&options)?;
     let config = tls_config(&lab, &server, "port: 587, username: router, password: hunter2");
     let mut daemon = Daemon::start(&lab, &config)?;
-    wait_logged(&daemon, "is dropped")?;
+    daemon.wait_logged("is dropped", MAIL_TIME)?;
     // Not tried again: servers lock accounts for that.
     stays_true("one login", Duration::from_secs(7), || server.logins().len() == 1)?;
     daemon.terminate()?;
@@ -200,7 +186,7 @@ fn an_unknown_certificate_gets_neither_mail_nor_password() -> Result<()> {
     let server = lab.mail_server(&Options::plain(465).implicit_tls().login("router", "hunter2"))?;
     let login = "port: 465, username: router, password: hunter2";
     let mut daemon = Daemon::start(&lab, &config(&lab, login))?;
-    wait_logged(&daemon, "failed: invalid peer certificate: UnknownIssuer; it must be valid")?;
+    daemon.wait_logged("failed: invalid peer certificate: UnknownIssuer; it must be valid", MAIL_TIME)?;
     daemon.terminate()?;
     assert_eq!((server.logins().len(), server.mails().len()), (0, 0));
 
@@ -215,7 +201,7 @@ fn a_password_is_not_sent_in_the_clear_unless_told_to() -> Result<()> {
     let lab = Lab::builder().build()?;
     let server = lab.mail_server(&Options::plain(25).login("router", "hunter2"))?;
     let mut daemon = Daemon::start(&lab, &config(&lab, "username: router, password: hunter2"))?;
-    wait_logged(&daemon, "unless email.tls is none")?;
+    daemon.wait_logged("unless email.tls is none", MAIL_TIME)?;
     daemon.terminate()?;
     assert_eq!(server.logins().len(), 0);
 

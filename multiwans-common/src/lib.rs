@@ -5,6 +5,7 @@
 //! swap bytes, the daemon does so once when it writes.
 #![no_std]
 
+pub mod dimension;
 mod flow;
 mod policy;
 mod reason;
@@ -12,8 +13,8 @@ mod wan;
 
 pub use flow::{AskedKey4, FlowKey4, FlowValue, FragmentKey4, FragmentValue, SPECIFIC_SLOTS};
 pub use policy::{
-    BITS_PER_WORD, FilterEntry, MAX_FILTERS, NO_CLASS, POLICY_PLACES, PolicyHead, PolicySet, PolicySlot,
-    PortClasses, VECTOR_WORDS, Vector,
+    BITS_PER_WORD, DIMENSION_PLACES, FilterEntry, FilterWord, MAX_FILTERS, POLICY_PLACES, PolicySet,
+    PolicySlot, VECTOR_WORDS,
 };
 pub use reason::Reason;
 pub use wan::{WAN_SLOTS, WanEntry};

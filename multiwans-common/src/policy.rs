@@ -1,57 +1,28 @@
 //! The compiled policy: bit vectors by class.
 //!
 //! Filters are numbered in evaluation order. For each of the five dimensions (source, destination,
-//! protocol, source port, destination port) one lookup gives a *class*; a class is an index into the
-//! vectors; bit *n* of a vector says whether filter *n* can still match. The first bit set in the AND of
-//! the five is the filter.
+//! protocol, source port, destination port) one lookup gives a *class* ([`dimension`](crate::dimension)),
+//! and a class is a bit vector; bit *n* says whether filter *n* can still match. The first bit set in the AND
+//! of the five is the filter.
 
-/// Filters a policy can have.
-pub const MAX_FILTERS: usize = 4096;
+use crate::dimension::Dimension;
+
+/// Filters a policy can have: a word of the vectors for each bit of a word.
+pub const MAX_FILTERS: usize = VECTOR_WORDS * BITS_PER_WORD;
 /// Bits in one word of a vector.
 pub const BITS_PER_WORD: usize = 64;
 /// Words of a vector.
-pub const VECTOR_WORDS: usize = MAX_FILTERS / BITS_PER_WORD;
-/// A class that no filter of the policy cares for: vector 0, all zero.
-pub const NO_CLASS: u32 = 0;
+pub const VECTOR_WORDS: usize = 64;
 
-/// The filters that can still match, filter 0 in the lowest bit of word 0.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Vector {
-    /// The bits.
-    pub words: [u64; VECTOR_WORDS],
-}
-
-/// The policy's fixed part, one entry.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PolicyHead {
-    /// Words in use: filters divided by 64, rounded up. 0: no filters, everything takes the default.
-    pub words: u32,
-    /// Zero: the bit that a search begins at.
-    pub zero: u32,
-    /// Class of an address outside every prefix of the policy.
-    pub source_elsewhere: u32,
-    /// Class of an address outside every prefix of the policy.
-    pub destination_elsewhere: u32,
-    /// Class of a source port whose entry is 0.
-    pub source_port_elsewhere: u32,
-    /// Class of a destination port whose entry is 0.
-    pub destination_port_elsewhere: u32,
-    /// Class of each IP protocol number.
-    pub protocols: [u32; 256],
-}
-
-/// Classes of a port, as a source and as a destination. One array of 65 536 of them serves both
-/// dimensions (the kernel rounds array elements up to 8 bytes anyway). Index: the port in host byte order.
-/// 0: no filter names this port, see [`PolicyHead`]; so only the ports that filters name are written.
+/// Sixty-four filters, and the same word of the vectors of [`ELSEWHERE`](crate::dimension::ELSEWHERE) in all
+/// dimensions: what a step of the search reads is in one place.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortClasses {
-    /// As a source port.
-    pub source: u32,
-    /// As a destination port.
-    pub destination: u32,
+pub struct FilterWord {
+    /// By [`Dimension`], filter 0 in the lowest bit.
+    pub elsewhere: [u64; Dimension::COUNT],
+    /// The filters.
+    pub filters: [FilterEntry; BITS_PER_WORD],
 }
 
 /// One filter.
@@ -78,7 +49,7 @@ impl PolicySet {
     /// How many there are: entries of the array of [`PolicySlot`]s.
     pub const COUNT: usize = 2;
 
-    /// Where a copy (0 or 1) of this policy stands in the outer maps.
+    /// Which copy (0 or 1) of which policy: where its filters stand in their outer map.
     #[inline(always)]
     pub const fn place(self, copy: u32) -> u32 {
         self as u32 * COPIES + (copy & 1)
@@ -87,8 +58,10 @@ impl PolicySet {
 
 /// Copies of each policy: one in force, one to build the next in.
 const COPIES: u32 = 2;
-/// Entries of the outer maps.
+/// Copies of all policies.
 pub const POLICY_PLACES: usize = PolicySet::COUNT * COPIES as usize;
+/// Dimensions of all of them.
+pub const DIMENSION_PLACES: usize = POLICY_PLACES * Dimension::COUNT;
 
 /// Which of the two copies of a policy is in force: 0 or 1.
 #[repr(C)]
@@ -99,22 +72,16 @@ pub struct PolicySlot {
 }
 
 const _: () = {
-    assert!(size_of::<Vector>() == 512);
-    assert!(size_of::<PolicyHead>() == 24 + 1024);
-    assert!(size_of::<PortClasses>() == 8);
+    assert!(size_of::<FilterWord>() == 40 + 512);
     assert!(size_of::<FilterEntry>() == 8);
 };
 
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: `repr(C)` integers without padding (sizes asserted above), valid for any bit pattern.
-    unsafe impl aya::Pod for super::Vector {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::PolicyHead {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::PortClasses {}
-    // SAFETY: as above.
     unsafe impl aya::Pod for super::FilterEntry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FilterWord {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::PolicySlot {}
 }

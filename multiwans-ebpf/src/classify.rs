@@ -1,13 +1,19 @@
 //! The first filter that matches a packet and whose WAN takes filtered traffic now.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use multiwans_common::{BITS_PER_WORD, FlowKey4, PolicySet, VECTOR_WORDS, Vector, WanEntry};
+use multiwans_common::{
+    BITS_PER_WORD, FlowKey4, PolicySet, VECTOR_WORDS, WanEntry,
+    dimension::{self, Cell, Cells, Dimension},
+};
 
-use crate::{links, policy::Policy};
+use crate::{
+    links,
+    policy::{DimensionMap, Policy},
+};
 
-/// Steps of the search: each moves on to another word of the vectors or past a run of filters of one
+/// Steps of the search: each is done with a word of the vectors or moves on past a run of filters of one
 /// WAN. There are 64 words, and at most 252 such runs because filters stand in order of their WANs.
 const MAX_STEPS: u32 = (VECTOR_WORDS + 256) as u32;
 
@@ -33,17 +39,53 @@ pub fn first_match(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Match 
     }
 }
 
+/// A packet's class in one dimension.
+struct Class {
+    cells: DimensionMap,
+    number: u32,
+    /// Words that are not zero.
+    live: u64,
+    /// Words that differ from those beside the filters.
+    changed: u64,
+}
+
+impl Class {
+    #[inline(always)]
+    fn new(cells: DimensionMap, number: u32) -> Option<Self> {
+        let Cell([live, changed]) = *cells.cell(number)?;
+        Some(Self { cells, number, live, changed })
+    }
+
+    /// Of an address in network byte order.
+    #[inline(always)]
+    fn of_address(policy: Policy, dimension: Dimension, address: u32) -> Option<Self> {
+        let cells = policy.dimension(dimension)?;
+        Self::new(cells, dimension::class_of_address(&cells, u32::from_be(address)))
+    }
+
+    #[inline(always)]
+    fn of(policy: Policy, dimension: Dimension, key: u32) -> Option<Self> {
+        let cells = policy.dimension(dimension)?;
+        Self::new(cells, dimension::class_of(&cells, key))
+    }
+
+    #[inline(always)]
+    fn word(&self, elsewhere: u64, word: u32) -> u64 {
+        elsewhere ^ dimension::difference(&self.cells, self.number, self.changed, word)
+    }
+}
+
 /// A search under way.
-struct Search<'a> {
+struct Search {
     policy: Policy,
-    protocol: &'a Vector,
-    source: &'a Vector,
-    destination: &'a Vector,
-    source_port: &'a Vector,
-    destination_port: &'a Vector,
-    /// Words in use.
-    words: u32,
-    /// Bit to go on from.
+    source: Class,
+    destination: Class,
+    protocol: Class,
+    source_port: Class,
+    destination_port: Class,
+    /// Words that can have a match and were not searched yet.
+    words: u64,
+    /// Filters before this one are passed over.
     position: u32,
     default_wan: u32,
     /// The WAN found; 0: none yet.
@@ -54,21 +96,28 @@ struct Search<'a> {
 #[inline(always)]
 fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
     let policy = Policy::in_force(set);
-    let head = policy.head()?;
-    if head.words == 0 {
+    let source = Class::of_address(policy, Dimension::Source, tuple.source)?;
+    let destination = Class::of_address(policy, Dimension::Destination, tuple.destination)?;
+    let protocol = Class::of(policy, Dimension::Protocol, tuple.protocol as u32)?;
+    let source_port = u16::from_be(tuple.source_port) as u32;
+    let source_port = Class::of(policy, Dimension::SourcePort, source_port)?;
+    let destination_port = u16::from_be(tuple.destination_port) as u32;
+    let destination_port = Class::of(policy, Dimension::DestinationPort, destination_port)?;
+    // The verifier does not know this value, and must not: checking one step from any word is checking all.
+    // From a known one it walks through the words one by one, 300 000 instructions for each program.
+    let words = source.live & destination.live & protocol.live & source_port.live & destination_port.live;
+    if words == 0 {
         return Some(Match::Nothing);
     }
     let mut search = Search {
         policy,
-        protocol: policy.vector(head.protocols[tuple.protocol as usize])?,
-        source: policy.vector(policy.source(head, tuple.source))?,
-        destination: policy.vector(policy.destination(head, tuple.destination))?,
-        source_port: policy.vector(policy.source_port(head, tuple.source_port))?,
-        destination_port: policy.vector(policy.destination_port(head, tuple.destination_port))?,
-        words: head.words,
-        // Zero, but the verifier does not know it: checking one step from any position is checking all. From a
-        // known one it walks through the words one by one, 300 000 instructions and half a second for each program.
-        position: head.zero,
+        source,
+        destination,
+        protocol,
+        source_port,
+        destination_port,
+        words,
+        position: 0,
         default_wan,
         found: 0,
     };
@@ -92,27 +141,31 @@ const STOP: i64 = 1;
 
 /// One step of the search.
 #[inline(never)]
-extern "C" fn step(_index: u32, search: *mut Search<'_>) -> i64 {
+extern "C" fn step(_index: u32, search: *mut Search) -> i64 {
     // SAFETY: `bpf_loop` hands over the pointer it was given, and nobody else uses it meanwhile.
     let search = unsafe { &mut *search };
-    let word = search.position / BITS;
-    if word >= search.words {
+    if search.words == 0 {
         return STOP;
     }
-    let index = word as usize % VECTOR_WORDS;
-    let candidates = search.protocol.words[index]
-        & search.source.words[index]
-        & search.destination.words[index]
-        & search.source_port.words[index]
-        & search.destination_port.words[index]
-        & (u64::MAX << (search.position % BITS));
+    let word = search.words.trailing_zeros();
+    let Some(filters) = search.policy.filters(word) else { return STOP };
+    let [source, destination, protocol, source_port, destination_port] = filters.elsewhere;
+    let mut candidates = search.source.word(source, word)
+        & search.destination.word(destination, word)
+        & search.protocol.word(protocol, word)
+        & search.source_port.word(source_port, word)
+        & search.destination_port.word(destination_port, word);
+    if search.position / BITS == word {
+        candidates &= u64::MAX << (search.position % BITS);
+    }
     if candidates == 0 {
-        search.position = (word + 1) * BITS;
+        search.words &= search.words - 1;
         return CONTINUE;
     }
-    let Some(filter) = search.policy.filter(word * BITS + candidates.trailing_zeros()) else {
-        return STOP;
-    };
+    // The compiler knows that this is below 64 and would drop the check that shows it to the verifier, which
+    // knows nothing of the table that trailing zeros are counted with.
+    let lowest = black_box(candidates.trailing_zeros()) % BITS;
+    let filter = filters.filters[lowest as usize];
     if filter.wan != search.default_wan
         && let Some(wan) = links::wan(filter.wan)
         && wan.usable != 0
@@ -121,5 +174,7 @@ extern "C" fn step(_index: u32, search: *mut Search<'_>) -> i64 {
         return STOP;
     }
     search.position = filter.skip_to;
+    let next = filter.skip_to / BITS;
+    search.words &= if next < BITS { u64::MAX << next } else { 0 };
     CONTINUE
 }

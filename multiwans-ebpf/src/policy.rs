@@ -2,19 +2,18 @@
 //! switches by one write, so no packet is judged by a mixture.
 
 use aya_ebpf::{
-    bindings::BPF_F_INNER_MAP,
-    btf_maps::{Array, ArrayOfMaps, LpmTrie, lpm_trie::Key},
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE},
+    btf_maps::{Array, ArrayOfMaps},
     macros::btf_map,
 };
 use multiwans_common::{
-    FilterEntry, NO_CLASS, POLICY_PLACES, PolicyHead, PolicySet, PolicySlot, PortClasses, Vector,
+    DIMENSION_PLACES, FilterWord, POLICY_PLACES, PolicySet, PolicySlot,
+    dimension::{Cell, Cells, Dimension},
 };
 
-/// Arrays inside the outer maps may have any length: the daemon makes each as long as its policy needs.
-const ANY_LENGTH: usize = BPF_F_INNER_MAP as usize;
-
-/// Addresses as the trie compares them: in the packet's byte order, most significant bit first.
-type Prefixes = LpmTrie<u32, u32, 1>;
+/// Arrays inside the outer maps may have any length, for the daemon makes each as long as its policy needs,
+/// and are filled as memory: a system call for each of millions of cells takes seconds.
+const FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 
 /// A value of an inner array, in an array of one: its type is then no struct. Linux before 6.2 looks for
 /// timers in structs it has type information for, and refuses to put an inner map that has none of it,
@@ -22,34 +21,26 @@ type Prefixes = LpmTrie<u32, u32, 1>;
 /// `bpf_map_meta_equal`, kernel/bpf/map_in_map.c). Other types are not looked into.
 type Opaque<V> = [V; 1];
 
+/// The cells of a dimension; see [`multiwans_common::dimension`].
+type DimensionCells = Array<Opaque<Cell>, 1, FLAGS>;
+/// The filters of a policy, 64 in an element.
+type FilterWords = Array<Opaque<FilterWord>, 1, FLAGS>;
+
 /// Which copy of each policy is in force. Key: [`PolicySet`]. Value: [`PolicySlot`]. Writer: the daemon.
 /// Readers: steer, output.
 #[btf_map]
 static MW_SLOT: Array<PolicySlot, { PolicySet::COUNT }> = Array::new();
 
-/// The fixed part. Outer key: [`PolicySet::place`]. Inner: one [`PolicyHead`], 1 048 bytes.
+/// The dimensions. Outer key: [`Dimension::of_place`]. Inner key: a cell's number; inner value: [`Cell`]. A
+/// dimension that no filter uses has one cell; any other 256 KiB (protocols: 1 KiB) for its root, and addresses
+/// what their prefixes need: up to 256 bytes for each /16 that is cut up, 4 to 45 for each prefix in it.
 #[btf_map]
-static MW_HEAD: ArrayOfMaps<Array<Opaque<PolicyHead>, 1>, POLICY_PLACES> = ArrayOfMaps::new();
+static MW_DIMENSIONS: ArrayOfMaps<DimensionCells, DIMENSION_PLACES> = ArrayOfMaps::new();
 
-/// Source prefixes. Inner key: prefix length and address; inner value: class. About 40 bytes a prefix.
+/// Filters. Outer key: [`PolicySet::place`]. Inner key: a filter's number divided by 64; inner value:
+/// [`FilterWord`], 552 bytes.
 #[btf_map]
-static MW_SOURCES: ArrayOfMaps<Prefixes, POLICY_PLACES> = ArrayOfMaps::new();
-
-/// Destination prefixes, as the sources.
-#[btf_map]
-static MW_DESTINATIONS: ArrayOfMaps<Prefixes, POLICY_PLACES> = ArrayOfMaps::new();
-
-/// Port classes. Inner key: port in host byte order; inner value: [`PortClasses`]. 512 KiB.
-#[btf_map]
-static MW_PORTS: ArrayOfMaps<Array<Opaque<PortClasses>, 65_536>, POLICY_PLACES> = ArrayOfMaps::new();
-
-/// Bit vectors. Inner key: class; inner value: [`Vector`], 512 bytes each.
-#[btf_map]
-static MW_VECTORS: ArrayOfMaps<Array<Opaque<Vector>, 1, ANY_LENGTH>, POLICY_PLACES> = ArrayOfMaps::new();
-
-/// Filters. Inner key: the filter's number; inner value: [`FilterEntry`].
-#[btf_map]
-static MW_FILTERS: ArrayOfMaps<Array<Opaque<FilterEntry>, 1, ANY_LENGTH>, POLICY_PLACES> = ArrayOfMaps::new();
+static MW_FILTERS: ArrayOfMaps<FilterWords, POLICY_PLACES> = ArrayOfMaps::new();
 
 /// One copy of a policy, for the time of one packet.
 #[derive(Clone, Copy)]
@@ -68,66 +59,28 @@ impl Policy {
         Self { place: set.place(copy) }
     }
 
-    /// Its fixed part; `None` before the daemon filled it.
+    /// One of its dimensions; `None` before the daemon filled it.
     #[inline(always)]
-    pub fn head(&self) -> Option<&PolicyHead> {
-        let [head] = MW_HEAD.get_value(self.place, &0)?;
-        Some(head)
+    pub fn dimension(&self, dimension: Dimension) -> Option<DimensionMap> {
+        MW_DIMENSIONS.get(dimension.of_place(self.place)).map(DimensionMap)
     }
 
-    /// Class of a source address (network byte order).
+    /// Sixty-four of its filters.
     #[inline(always)]
-    pub fn source(&self, head: &PolicyHead, address: u32) -> u32 {
-        match MW_SOURCES.get(self.place).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
-            Some(class) => *class,
-            None => head.source_elsewhere,
-        }
+    pub fn filters(&self, word: u32) -> Option<&FilterWord> {
+        let [filters] = MW_FILTERS.get_value(self.place, &word)?;
+        Some(filters)
     }
+}
 
-    /// Class of a destination address (network byte order).
-    #[inline(always)]
-    pub fn destination(&self, head: &PolicyHead, address: u32) -> u32 {
-        match MW_DESTINATIONS.get(self.place).and_then(|prefixes| prefixes.get(&Key::new(32, address))) {
-            Some(class) => *class,
-            None => head.destination_elsewhere,
-        }
-    }
+/// A dimension's cells.
+#[derive(Clone, Copy)]
+pub struct DimensionMap(&'static DimensionCells);
 
-    /// Class of a source port (network byte order).
+impl Cells for DimensionMap {
     #[inline(always)]
-    pub fn source_port(&self, head: &PolicyHead, port: u16) -> u32 {
-        match self.port(port) {
-            Some(PortClasses { source, .. }) if *source != NO_CLASS => *source,
-            _ => head.source_port_elsewhere,
-        }
-    }
-
-    /// Class of a destination port (network byte order).
-    #[inline(always)]
-    pub fn destination_port(&self, head: &PolicyHead, port: u16) -> u32 {
-        match self.port(port) {
-            Some(PortClasses { destination, .. }) if *destination != NO_CLASS => *destination,
-            _ => head.destination_port_elsewhere,
-        }
-    }
-
-    #[inline(always)]
-    fn port(&self, port: u16) -> Option<&PortClasses> {
-        let [classes] = MW_PORTS.get_value(self.place, &(u16::from_be(port) as u32))?;
-        Some(classes)
-    }
-
-    /// A class's vector.
-    #[inline(always)]
-    pub fn vector(&self, class: u32) -> Option<&Vector> {
-        let [vector] = MW_VECTORS.get_value(self.place, &class)?;
-        Some(vector)
-    }
-
-    /// A filter.
-    #[inline(always)]
-    pub fn filter(&self, number: u32) -> Option<&FilterEntry> {
-        let [filter] = MW_FILTERS.get_value(self.place, &number)?;
-        Some(filter)
+    fn cell(&self, number: u32) -> Option<&Cell> {
+        let [cell] = self.0.get(number)?;
+        Some(cell)
     }
 }

@@ -86,6 +86,15 @@ pub enum DatapathError {
         #[source]
         source: MapError,
     },
+    /// A map's memory could not be had.
+    #[error("map {map}: its memory cannot be mapped: {source}")]
+    Memory {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The log of the programs could not be read.
     #[error("the programs' log cannot be read: {0}")]
     Log(#[from] aya_log::Error),
@@ -103,5 +112,9 @@ impl DatapathError {
     /// For `map_err` at a map's operation.
     pub(super) fn map(map: &'static str) -> impl Fn(MapError) -> Self {
         move |source| Self::Map { map, source }
+    }
+    /// For `map_err` at mapping a map's memory.
+    pub(super) fn memory(map: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |source| Self::Memory { map, source }
     }
 }

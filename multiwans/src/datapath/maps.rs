@@ -20,16 +20,8 @@ pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
 pub(super) const REASONS: &str = "MW_REASONS";
 /// Which copy of the policy is in force (`policy.rs`).
 pub(super) const SLOT: &str = "MW_SLOT";
-/// The policy's fixed part.
-pub(super) const HEAD: &str = "MW_HEAD";
-/// Source prefixes.
-pub(super) const SOURCES: &str = "MW_SOURCES";
-/// Destination prefixes.
-pub(super) const DESTINATIONS: &str = "MW_DESTINATIONS";
-/// Ports.
-pub(super) const PORTS: &str = "MW_PORTS";
-/// Bit vectors.
-pub(super) const VECTORS: &str = "MW_VECTORS";
+/// The policies' dimensions.
+pub(super) const DIMENSIONS: &str = "MW_DIMENSIONS";
 /// Filters.
 pub(super) const FILTERS: &str = "MW_FILTERS";
 

@@ -8,6 +8,7 @@ mod cgroup;
 mod clsact;
 mod error;
 mod flows;
+mod inner;
 mod links;
 mod maps;
 mod object;
@@ -25,6 +26,7 @@ pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
 pub use error::DatapathError;
 pub use flows::SeedFlow;
+pub use policy_maps::Written;
 pub use specific::SpecificMap;
 
 use crate::config::Config;
@@ -47,6 +49,7 @@ pub struct Datapath {
     links: links::Links,
     interfaces: attach::Interfaces,
     output: output::Output,
+    policies: policy_maps::PolicyMaps,
 }
 
 /// A program, for [`Datapath::test_run`].
@@ -82,14 +85,16 @@ impl Datapath {
         output::load(&mut ebpf)?;
         let wans = config.wans.iter().map(|wan| (wan.mark, wan.fwmark, wan.ip));
         let links = links::Links::new(&mut ebpf, wans)?;
-        policy_maps::install(&mut ebpf, PolicySet::Forwarding, &policies.forwarding)?;
-        policy_maps::install(&mut ebpf, PolicySet::Output, &policies.output)?;
+        let mut policy_maps = policy_maps::PolicyMaps::default();
+        policy_maps.install(&mut ebpf, PolicySet::Forwarding, &policies.forwarding)?;
+        policy_maps.install(&mut ebpf, PolicySet::Output, &policies.output)?;
         let attachment = options.attachment.unwrap_or_else(attach::supported_attachment);
         Ok(Self {
             ebpf,
             links,
             interfaces: attach::Interfaces::new(attachment),
             output: output::Output::default(),
+            policies: policy_maps,
         })
     }
 
@@ -157,10 +162,10 @@ impl Datapath {
         self.links.steer(&mut self.ebpf, steering)
     }
 
-    /// Puts another policy for forwarded traffic in force; no packet is judged by a mixture. On an error
-    /// the one before stays.
-    pub fn install(&mut self, policy: &Compiled) -> Result<(), DatapathError> {
-        policy_maps::install(&mut self.ebpf, PolicySet::Forwarding, policy)
+    /// Puts another policy in force; no packet is judged by a mixture. Says what had to be written: only what
+    /// differs from the one before. On an error that one stays.
+    pub fn install(&mut self, set: PolicySet, policy: &Compiled) -> Result<Written, DatapathError> {
+        self.policies.install(&mut self.ebpf, set, policy)
     }
 
     /// Stores sessions that were there before the daemon. Returns how many the table took.

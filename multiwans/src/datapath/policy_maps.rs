@@ -1,159 +1,168 @@
 //! Putting a compiled policy into the kernel: filled aside, then switched in one write.
+//!
+//! Two copies of each policy stand in the outer maps and are the same except while one of them is replaced.
+//! What a new policy has in common with the one in force, whole dimensions, is neither copied nor written.
 
+use std::array;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::array::Array;
-use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::of_maps::ArrayOfMaps;
-use aya::maps::{InnerMap, MapData};
-use multiwans_common::{FilterEntry, PolicyHead, PolicySet, PolicySlot, PortClasses, VECTOR_WORDS, Vector};
+use aya::Pod;
+use multiwans_common::dimension::{Cell, Dimension};
+use multiwans_common::{BITS_PER_WORD, FilterEntry, FilterWord, PolicySet, PolicySlot};
 
+use super::inner::Inner;
 use super::{DatapathError, maps};
-use crate::policy::{Compiled, Ports, Prefixes};
+use crate::policy::Compiled;
 
-/// `BPF_F_NO_PREALLOC`: the kernel takes tries only with it.
-const NO_PREALLOC: u32 = 1;
-/// `BPF_F_INNER_MAP` (Linux 5.10): an array inside an outer map may have any length.
-const INNER_MAP: u32 = 1 << 12;
-/// Ports there are.
-const PORTS: u32 = 65_536;
+/// By [`PolicySet`].
+const SETS: [PolicySet; PolicySet::COUNT] = [PolicySet::Forwarding, PolicySet::Output];
+/// By their number.
+const DIMENSIONS: [Dimension; Dimension::COUNT] = [
+    Dimension::Source,
+    Dimension::Destination,
+    Dimension::Protocol,
+    Dimension::SourcePort,
+    Dimension::DestinationPort,
+];
 
-/// The inner maps of one policy.
-struct Filled {
-    head: Array<MapData, PolicyHead>,
-    sources: LpmTrie<MapData, u32, u32>,
-    destinations: LpmTrie<MapData, u32, u32>,
-    ports: Array<MapData, PortClasses>,
-    vectors: Array<MapData, Vector>,
-    filters: Array<MapData, FilterEntry>,
+/// What putting a policy in force took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Maps that were made, of six.
+    pub maps: usize,
+    /// Bytes written into them.
+    pub bytes: usize,
 }
 
-/// Puts a policy in force. On an error the one before stays in force, untouched.
-pub(super) fn install(ebpf: &mut Ebpf, set: PolicySet, policy: &Compiled) -> Result<(), DatapathError> {
-    let filled = fill(policy)?;
-    let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
-    let index = set as u32;
-    let active = slot.get(&index, 0).map_err(DatapathError::map(maps::SLOT))?.active & 1;
-    let other = active ^ 1;
-    let aside = set.place(other);
-    // The kernel waits for all programs to leave a map of maps after each of these writes, so no packet
-    // still reads the copy that is replaced here when the next policy comes.
-    put(ebpf, maps::HEAD, aside, &filled.head)?;
-    put(ebpf, maps::SOURCES, aside, &filled.sources)?;
-    put(ebpf, maps::DESTINATIONS, aside, &filled.destinations)?;
-    put(ebpf, maps::PORTS, aside, &filled.ports)?;
-    put(ebpf, maps::VECTORS, aside, &filled.vectors)?;
-    put(ebpf, maps::FILTERS, aside, &filled.filters)?;
-    slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
-    slot.set(index, PolicySlot { active: other }, 0).map_err(DatapathError::map(maps::SLOT))?;
-    // A packet that read the slot before that write may still be on its way through the old copy. Writing
-    // the copy just switched to once more changes nothing and waits for it, so the old copy is free now.
-    put(ebpf, maps::HEAD, aside, &filled.head)
+/// The policies as they stand in the kernel.
+#[derive(Default)]
+pub(super) struct PolicyMaps {
+    sets: [Copies; SETS.len()],
 }
 
-fn put<M: InnerMap>(ebpf: &mut Ebpf, name: &'static str, slot: u32, inner: &M) -> Result<(), DatapathError> {
-    let outer = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
-    let mut outer: ArrayOfMaps<&mut MapData, M> =
-        ArrayOfMaps::try_from(outer).map_err(DatapathError::map(name))?;
-    outer.set(slot, inner, 0).map_err(DatapathError::map(name))
+/// The two copies of a policy.
+#[derive(Default)]
+struct Copies {
+    active: u32,
+    copies: [Placed; 2],
 }
 
-fn fill(policy: &Compiled) -> Result<Filled, DatapathError> {
-    Ok(Filled {
-        head: fill_head(policy)?,
-        sources: fill_prefixes(maps::SOURCES, &policy.sources)?,
-        destinations: fill_prefixes(maps::DESTINATIONS, &policy.destinations)?,
-        ports: fill_ports(&policy.source_ports, &policy.destination_ports)?,
-        vectors: fill_vectors(policy)?,
-        filters: fill_filters(policy)?,
-    })
+/// The maps of one copy. They are released when they are in no copy any more.
+#[derive(Default, Clone)]
+struct Placed {
+    filters: Option<Arc<Inner<FilterWord>>>,
+    dimensions: [Option<Arc<Inner<Cell>>>; Dimension::COUNT],
 }
 
-fn fill_head(policy: &Compiled) -> Result<Array<MapData, PolicyHead>, DatapathError> {
-    let error = DatapathError::map(maps::HEAD);
-    let mut head = PolicyHead {
-        words: len(policy.vectors.first().map_or(0, |set| set.words().len())),
-        zero: 0,
-        source_elsewhere: policy.sources.elsewhere,
-        destination_elsewhere: policy.destinations.elsewhere,
-        source_port_elsewhere: policy.source_ports.elsewhere,
-        destination_port_elsewhere: policy.destination_ports.elsewhere,
-        protocols: [0; 256],
-    };
-    for (slot, class) in head.protocols.iter_mut().zip(&policy.protocols) {
-        *slot = *class;
+impl PolicyMaps {
+    /// Puts a policy in force. On an error the one before stays in force, untouched, except where the error
+    /// is from clearing it away.
+    pub(super) fn install(
+        &mut self,
+        ebpf: &mut Ebpf,
+        set: PolicySet,
+        policy: &Compiled,
+    ) -> Result<Written, DatapathError> {
+        let Copies { active, copies } = &mut self.sets[set as usize];
+        let (old, aside) = (*active, *active ^ 1);
+        let (wanted, written) = fill(&copies[old as usize], policy)?;
+
+        copies[aside as usize].become_(&wanted, ebpf, set.place(aside))?;
+        let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
+        slot.set(set as u32, PolicySlot { active: aside }, 0).map_err(DatapathError::map(maps::SLOT))?;
+        *active = aside;
+        // A packet that read the slot before that write may still be on its way through the old copy. Writing
+        // into a map of maps waits for it, even where it changes nothing.
+        if let Some(filters) = &wanted.filters {
+            filters.put(ebpf, maps::FILTERS, set.place(aside))?;
+        }
+        // So that what only the old one had is released now, and the next policy is written in its changes.
+        copies[old as usize].become_(&wanted, ebpf, set.place(old))?;
+        Ok(written)
     }
-    let mut map = Array::create(1, 0).map_err(&error)?;
-    map.set(0, head, 0).map_err(&error)?;
-    Ok(map)
 }
 
-fn fill_prefixes(
+impl Placed {
+    /// Writes what is not there yet. The copy must not be in force.
+    fn become_(&mut self, wanted: &Self, ebpf: &mut Ebpf, place: u32) -> Result<(), DatapathError> {
+        replace(&mut self.filters, wanted.filters.as_ref(), ebpf, maps::FILTERS, place)?;
+        for ((own, wanted), dimension) in self.dimensions.iter_mut().zip(&wanted.dimensions).zip(DIMENSIONS) {
+            replace(own, wanted.as_ref(), ebpf, maps::DIMENSIONS, dimension.of_place(place))?;
+        }
+        Ok(())
+    }
+}
+
+fn replace<V: Pod>(
+    own: &mut Option<Arc<Inner<V>>>,
+    wanted: Option<&Arc<Inner<V>>>,
+    ebpf: &mut Ebpf,
     name: &'static str,
-    prefixes: &Prefixes,
-) -> Result<LpmTrie<MapData, u32, u32>, DatapathError> {
-    let error = DatapathError::map(name);
-    let capacity = len(prefixes.classes.len()).max(1);
-    let mut map = LpmTrie::create(capacity, NO_PREALLOC).map_err(&error)?;
-    for (net, class) in &prefixes.classes {
-        let key = Key::new(u32::from(net.prefix_len()), network_order(net.network()));
-        map.insert(&key, class, 0).map_err(&error)?;
+    place: u32,
+) -> Result<(), DatapathError> {
+    if let Some(wanted) = wanted
+        && own.as_ref().is_none_or(|own| !Arc::ptr_eq(own, wanted))
+    {
+        wanted.put(ebpf, name, place)?;
+        *own = Some(Arc::clone(wanted));
     }
-    Ok(map)
+    Ok(())
 }
 
-fn fill_ports(source: &Ports, destination: &Ports) -> Result<Array<MapData, PortClasses>, DatapathError> {
-    let error = DatapathError::map(maps::PORTS);
-    let mut map = Array::create(PORTS, 0).map_err(&error)?;
-    let mut classes = vec![PortClasses { source: 0, destination: 0 }; PORTS as usize];
-    for (run, class) in &source.runs {
-        for port in run.first..=run.last {
-            classes[usize::from(port)].source = *class;
-        }
+/// The maps of a policy: those in force where they hold just what it needs, else new ones.
+fn fill(in_force: &Placed, policy: &Compiled) -> Result<(Placed, Written), DatapathError> {
+    let mut written = Written::default();
+    let mut wanted = Placed {
+        filters: Some(same_or_new(
+            in_force.filters.as_ref(),
+            maps::FILTERS,
+            &filter_words(policy),
+            &mut written,
+        )?),
+        dimensions: array::from_fn(|_| None),
+    };
+    for ((wanted, own), dimension) in
+        wanted.dimensions.iter_mut().zip(&in_force.dimensions).zip(&policy.dimensions)
+    {
+        *wanted = Some(same_or_new(own.as_ref(), maps::DIMENSIONS, dimension.cells(), &mut written)?);
     }
-    for (run, class) in &destination.runs {
-        for port in run.first..=run.last {
-            classes[usize::from(port)].destination = *class;
-        }
-    }
-    for (port, classes) in (0..).zip(classes) {
-        if classes.source != 0 || classes.destination != 0 {
-            map.set(port, classes, 0).map_err(&error)?;
-        }
-    }
-    Ok(map)
+    Ok((wanted, written))
 }
 
-fn fill_vectors(policy: &Compiled) -> Result<Array<MapData, Vector>, DatapathError> {
-    let error = DatapathError::map(maps::VECTORS);
-    let mut map = Array::create(len(policy.vectors.len()).max(1), INNER_MAP).map_err(&error)?;
-    for (class, set) in (0..).zip(&policy.vectors) {
-        let mut vector = Vector { words: [0; VECTOR_WORDS] };
-        for (slot, word) in vector.words.iter_mut().zip(set.words()) {
-            *slot = *word;
-        }
-        map.set(class, vector, 0).map_err(&error)?;
+fn same_or_new<V: Pod>(
+    in_force: Option<&Arc<Inner<V>>>,
+    name: &'static str,
+    content: &[V],
+    written: &mut Written,
+) -> Result<Arc<Inner<V>>, DatapathError> {
+    if let Some(same) = in_force.filter(|inner| inner.holds(content)) {
+        return Ok(Arc::clone(same));
     }
-    Ok(map)
+    let inner = Inner::new(name, content)?;
+    written.maps += 1;
+    written.bytes += inner.bytes();
+    Ok(Arc::new(inner))
 }
 
-fn fill_filters(policy: &Compiled) -> Result<Array<MapData, FilterEntry>, DatapathError> {
-    let error = DatapathError::map(maps::FILTERS);
-    let mut map = Array::create(len(policy.filters.len()).max(1), INNER_MAP).map_err(&error)?;
-    for (number, filter) in (0..).zip(&policy.filters) {
-        let entry = FilterEntry { wan: u32::from(filter.wan.get()), skip_to: filter.skip_to };
-        map.set(number, entry, 0).map_err(&error)?;
-    }
-    Ok(map)
+fn filter_words(policy: &Compiled) -> Vec<FilterWord> {
+    let entries = policy.filters.chunks(BITS_PER_WORD).enumerate();
+    entries
+        .map(|(number, filters)| {
+            let mut word = FilterWord {
+                elsewhere: array::from_fn(|dimension| policy.dimensions[dimension].elsewhere().word(number)),
+                filters: [FilterEntry { wan: 0, skip_to: 0 }; BITS_PER_WORD],
+            };
+            for (entry, filter) in word.filters.iter_mut().zip(filters) {
+                *entry = FilterEntry { wan: u32::from(filter.wan.get()), skip_to: filter.skip_to };
+            }
+            word
+        })
+        .collect()
 }
 
 /// An address as it stands in a packet.
 pub(super) fn network_order(address: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(address.octets())
-}
-
-/// Lengths here are bounded by the configuration; one that did not fit would be refused by the kernel.
-fn len(value: usize) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
 }

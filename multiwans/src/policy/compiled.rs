@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
-use multiwans_common::{BITS_PER_WORD, MAX_FILTERS};
+use multiwans_common::MAX_FILTERS;
+use multiwans_common::dimension::{Cell, Dimension as Kind, class_of, class_of_address};
 
-use super::Tuple;
-use super::ports::Ports;
-use super::prefixes::{Prefixes, Selector};
-use super::vectors::{Classes, FilterSet};
-use crate::config::{Chain, Config, Filter};
+use super::dimension::{Dimension, TooLarge};
+use super::prefixes::Selector;
+use super::{Tuple, ports, prefixes};
+use crate::config::{Chain, Config, Filter, PortRange};
 use crate::types::WanMark;
 
 /// Both policies of a configuration.
@@ -23,7 +23,7 @@ pub struct Policies {
 
 impl Policies {
     /// Compiles them.
-    pub fn new(config: &Config) -> Result<Self, TooManyFilters> {
+    pub fn new(config: &Config) -> Result<Self, CompileError> {
         Ok(Self { forwarding: Compiled::new(config)?, output: Compiled::of(config, Chain::Output)? })
     }
 }
@@ -33,18 +33,8 @@ impl Policies {
 pub struct Compiled {
     /// Where each filter sends, and where the search goes on when that WAN takes nothing.
     pub filters: Vec<CompiledFilter>,
-    /// Sets of filters, by class.
-    pub vectors: Vec<FilterSet>,
-    /// Source addresses.
-    pub sources: Prefixes,
-    /// Destination addresses.
-    pub destinations: Prefixes,
-    /// Class of each IP protocol number.
-    pub protocols: Vec<u32>,
-    /// Source ports.
-    pub source_ports: Ports,
-    /// Destination ports.
-    pub destination_ports: Ports,
+    /// By [`Kind`].
+    pub dimensions: [Dimension; Kind::COUNT],
 }
 
 /// One filter of the compiled policy.
@@ -56,12 +46,18 @@ pub struct CompiledFilter {
     pub skip_to: u32,
 }
 
-/// More filters than the programs can hold.
+/// A policy the programs cannot hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("filters ({count}) must be at most {MAX_FILTERS}")]
-pub struct TooManyFilters {
-    /// How many there are.
-    pub count: usize,
+pub enum CompileError {
+    /// Too many filters.
+    #[error("filters ({count}) must be at most {MAX_FILTERS}")]
+    TooManyFilters {
+        /// How many there are.
+        count: usize,
+    },
+    /// Too many prefixes, in too many combinations.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
 }
 
 /// The filters that steer forwarded traffic, in evaluation order.
@@ -82,36 +78,33 @@ pub fn filters_of(config: &Config, chain: Chain) -> impl Iterator<Item = (WanMar
 
 impl Compiled {
     /// Compiles the filters for forwarded traffic.
-    pub fn new(config: &Config) -> Result<Self, TooManyFilters> {
+    pub fn new(config: &Config) -> Result<Self, CompileError> {
         Self::of(config, Chain::Prerouting)
     }
 
     /// Compiles the filters of one chain.
-    pub fn of(config: &Config, chain: Chain) -> Result<Self, TooManyFilters> {
+    pub fn of(config: &Config, chain: Chain) -> Result<Self, CompileError> {
         let source: Vec<(WanMark, &Filter)> = filters_of(config, chain).collect();
         if source.len() > MAX_FILTERS {
-            return Err(TooManyFilters { count: source.len() });
+            return Err(CompileError::TooManyFilters { count: source.len() });
         }
-        let mut classes = Classes::new(source.len());
         let sources: Vec<Selector<'_>> = source.iter().map(|(_, filter)| source_selector(filter)).collect();
         let destinations: Vec<Selector<'_>> =
             source.iter().map(|(_, filter)| destination_selector(filter, &config.localnets)).collect();
+        let protocols: Vec<Option<PortRange>> =
+            source.iter().map(|(_, filter)| filter.protocol.number().map(only)).collect();
+        let protocols: Vec<_> = protocols.iter().map(Option::as_slice).collect();
         let source_ports: Vec<_> = source.iter().map(|(_, filter)| filter.sports.as_slice()).collect();
         let destination_ports: Vec<_> = source.iter().map(|(_, filter)| filter.dports.as_slice()).collect();
-
-        let sources = Prefixes::compile(&sources, &mut classes);
-        let destinations = Prefixes::compile(&destinations, &mut classes);
-        let source_ports = Ports::compile(&source_ports, &mut classes);
-        let destination_ports = Ports::compile(&destination_ports, &mut classes);
-        let protocols = (0..=u8::MAX).map(|number| classes.class(&protocol_set(&source, number))).collect();
         Ok(Self {
             filters: with_skips(&source),
-            vectors: classes.into_sets(),
-            sources,
-            destinations,
-            protocols,
-            source_ports,
-            destination_ports,
+            dimensions: [
+                Dimension::new(Kind::Source, prefixes::compile(&sources))?,
+                Dimension::new(Kind::Destination, prefixes::compile(&destinations))?,
+                Dimension::new(Kind::Protocol, ports::compile(&protocols, u16::from(u8::MAX)))?,
+                Dimension::new(Kind::SourcePort, ports::compile(&source_ports, u16::MAX))?,
+                Dimension::new(Kind::DestinationPort, ports::compile(&destination_ports, u16::MAX))?,
+            ],
         })
     }
 
@@ -123,49 +116,54 @@ impl Compiled {
         usable: &BTreeSet<WanMark>,
         default: Option<WanMark>,
     ) -> Option<WanMark> {
-        let sets = [
-            self.protocols[usize::from(packet.protocol)],
-            self.sources.class_of(packet.source),
-            self.destinations.class_of(packet.destination),
-            self.source_ports.class_of(packet.source_port),
-            self.destination_ports.class_of(packet.destination_port),
-        ]
-        .map(|class| self.vectors[class as usize].words());
+        let [source, destination, protocol, source_port, destination_port] = &self.dimensions;
+        let classes = [
+            (source, class_of_address(source, packet.source.to_bits())),
+            (destination, class_of_address(destination, packet.destination.to_bits())),
+            (protocol, class_of(protocol, u32::from(packet.protocol))),
+            (source_port, class_of(source_port, u32::from(packet.source_port))),
+            (destination_port, class_of(destination_port, u32::from(packet.destination_port))),
+        ];
+        let mut words = classes.iter().fold(u64::MAX, |words, (dimension, class)| {
+            let Cell([live, _]) = dimension.cells()[*class as usize];
+            words & live
+        });
         let mut position = 0;
-        while position < self.filters.len() {
-            let word = position / BITS_PER_WORD;
-            let candidates =
-                sets.iter().fold(u64::MAX << (position % BITS_PER_WORD), |bits, set| bits & set[word]);
+        while words != 0 {
+            let word = words.trailing_zeros();
+            let mut candidates =
+                classes.iter().fold(u64::MAX, |bits, (dimension, class)| bits & dimension.word(*class, word));
+            if position / BITS == word {
+                candidates &= u64::MAX << (position % BITS);
+            }
             if candidates == 0 {
-                position = (word + 1) * BITS_PER_WORD;
+                words &= words - 1;
                 continue;
             }
-            let filter = self.filters[word * BITS_PER_WORD + candidates.trailing_zeros() as usize];
+            let filter = self.filters[(word * BITS + candidates.trailing_zeros()) as usize];
             if Some(filter.wan) != default && usable.contains(&filter.wan) {
                 return Some(filter.wan);
             }
-            position = filter.skip_to as usize;
+            position = filter.skip_to;
+            words &= u64::MAX.checked_shl(position / BITS).unwrap_or(0);
         }
         None
     }
 }
 
+/// Filters in a word.
+const BITS: u32 = u64::BITS;
+
+fn only(number: u8) -> PortRange {
+    PortRange { first: number.into(), last: number.into() }
+}
+
 fn source_selector(filter: &Filter) -> Selector<'_> {
-    if filter.src.is_empty() { Selector::Any } else { Selector::In(&filter.src) }
+    if filter.src.is_empty() { Selector::Any } else { Selector::In(vec![&filter.src]) }
 }
 
 fn destination_selector<'a>(filter: &'a Filter, localnets: &'a [Ipv4Net]) -> Selector<'a> {
-    if filter.dst.is_empty() { Selector::NotIn(localnets) } else { Selector::In(&filter.dst) }
-}
-
-fn protocol_set(filters: &[(WanMark, &Filter)], number: u8) -> FilterSet {
-    let mut set = FilterSet::empty(filters.len());
-    for (index, (_, filter)) in filters.iter().enumerate() {
-        if filter.protocol.number().is_none_or(|own| own == number) {
-            set.insert(index);
-        }
-    }
-    set
+    if filter.dst.is_empty() { Selector::NotIn(localnets) } else { Selector::In(vec![&filter.dst]) }
 }
 
 fn with_skips(filters: &[(WanMark, &Filter)]) -> Vec<CompiledFilter> {

@@ -3,8 +3,10 @@
 //! [`decide`] says what a packet's WAN is, filter by filter, as BEHAVIOUR has it. [`Compiled`] says the
 //! same in the shape the programs need: it must never differ, and a property test says so.
 
+mod classes;
 mod compiled;
 mod decide;
+mod dimension;
 mod ports;
 mod prefixes;
 mod selector;
@@ -14,10 +16,9 @@ mod vectors;
 #[cfg(test)]
 mod tests;
 
-pub use compiled::{Compiled, CompiledFilter, Policies, TooManyFilters, filters_of, forwarding_filters};
+pub use compiled::{CompileError, Compiled, CompiledFilter, Policies, filters_of, forwarding_filters};
 pub use decide::decide;
-pub use ports::Ports;
-pub use prefixes::Prefixes;
+pub use dimension::{Dimension, MAX_CELLS, TooLarge};
 pub use selector::matches;
 pub use tuple::Tuple;
 pub use vectors::FilterSet;

@@ -1,61 +1,51 @@
-//! One port dimension: which filters a port can still match.
+//! The dimensions of small numbers, ports and protocols: which filters a number can still match.
 
-use super::vectors::{Classes, FilterSet};
+use super::classes::{Borders, Classes};
+use super::vectors::{Difference, FilterSet};
 use crate::config::PortRange;
 
-/// The dimension, by port.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Ports {
-    /// Runs of ports that filters name, ascending and disjoint, with their class.
-    pub runs: Vec<(PortRange, u32)>,
-    /// Class of every other port.
-    pub elsewhere: u32,
-}
+/// The filters that match where nothing is named, where another class begins, and the classes.
+///
+/// `selectors`: each filter's ranges; none means any number. `last`: the largest number there is.
+pub(super) fn compile(selectors: &[&[PortRange]], last: u16) -> (FilterSet, Borders, Classes) {
+    let mut elsewhere = FilterSet::empty(selectors.len());
+    // Where a filter's ranges begin (true) and where they have ended.
+    let mut events: Vec<(u32, usize, bool)> = Vec::new();
+    for (filter, ranges) in selectors.iter().enumerate() {
+        if ranges.is_empty() {
+            elsewhere.insert(filter);
+        }
+        for range in *ranges {
+            events.push((u32::from(range.first), filter, true));
+            events.push((u32::from(range.last) + 1, filter, false));
+        }
+    }
+    events.sort_unstable();
 
-impl Ports {
-    /// `selectors`: each filter's ranges; none means any port.
-    pub(super) fn compile(selectors: &[&[PortRange]], classes: &mut Classes) -> Self {
-        let mut elsewhere = FilterSet::empty(selectors.len());
-        // Where a set of filters begins to hold: at a range's first port, and after its last one.
-        let mut borders: Vec<u32> = Vec::new();
-        for (filter, ranges) in selectors.iter().enumerate() {
-            if ranges.is_empty() {
-                elsewhere.insert(filter);
-            }
-            for range in *ranges {
-                borders.push(u32::from(range.first));
-                borders.push(u32::from(range.last) + 1);
+    let mut classes = Classes::new();
+    let mut borders = Borders::default();
+    let mut difference = Difference::default();
+    // How many ranges of each filter the sweep is in: they may overlap.
+    let mut depths = vec![0usize; selectors.len()];
+    for group in events.chunk_by(|(a, ..), (b, ..)| a == b) {
+        for &(_, filter, begins) in group {
+            if begins {
+                depths[filter] += 1;
+                difference.add_filter(filter);
             }
         }
-        borders.sort_unstable();
-        borders.dedup();
-
-        let elsewhere_class = classes.class(&elsewhere);
-        let mut runs = Vec::new();
-        for pair in borders.windows(2) {
-            let (Ok(first), Ok(last)) = (u16::try_from(pair[0]), u16::try_from(pair[1] - 1)) else {
-                continue; // cannot be: only the last border can be 65 536, and it begins no pair
-            };
-            let mut set = elsewhere.clone();
-            let mut named = false;
-            for (filter, ranges) in selectors.iter().enumerate() {
-                if ranges.iter().any(|range| (range.first..=range.last).contains(&first)) {
-                    set.insert(filter);
-                    named = true;
+        for &(_, filter, begins) in group {
+            if !begins {
+                depths[filter] -= 1;
+                if depths[filter] == 0 {
+                    difference.remove_filter(filter);
                 }
             }
-            if named {
-                runs.push((PortRange { first, last }, classes.class(&set)));
-            }
         }
-        Self { runs, elsewhere: elsewhere_class }
+        let number = group[0].0;
+        if number <= u32::from(last) {
+            borders.push(number, classes.class(&difference));
+        }
     }
-
-    /// The class of a port.
-    pub fn class_of(&self, port: u16) -> u32 {
-        self.runs
-            .iter()
-            .find(|(run, _)| (run.first..=run.last).contains(&port))
-            .map_or(self.elsewhere, |(_, class)| *class)
-    }
+    (elsewhere, borders, classes)
 }

@@ -1,11 +1,9 @@
-//! Bit vectors over the filters, each stored once and named by its class.
+//! Bit vectors over the filters.
 
-use std::collections::HashMap;
-
-use multiwans_common::{BITS_PER_WORD, NO_CLASS};
+use multiwans_common::BITS_PER_WORD;
 
 /// Which filters can still match. Filter 0 is the lowest bit of word 0.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterSet {
     words: Vec<u64>,
 }
@@ -18,12 +16,12 @@ impl FilterSet {
 
     /// Adds a filter.
     pub fn insert(&mut self, filter: usize) {
-        self.words[filter / BITS_PER_WORD] |= 1 << (filter % BITS_PER_WORD);
+        self.words[filter / BITS_PER_WORD] |= bit(filter);
     }
 
-    /// Takes a filter out.
-    pub fn remove(&mut self, filter: usize) {
-        self.words[filter / BITS_PER_WORD] &= !(1 << (filter % BITS_PER_WORD));
+    /// A word; zero past the end.
+    pub fn word(&self, number: usize) -> u64 {
+        self.words.get(number).copied().unwrap_or(0)
     }
 
     /// The words, as many as the filters need.
@@ -32,36 +30,52 @@ impl FilterSet {
     }
 }
 
-/// Gives each distinct set a number.
-#[derive(Debug)]
-pub(super) struct Classes {
-    numbers: HashMap<FilterSet, u32>,
-    sets: Vec<FilterSet>,
+/// What a set differs in from the set of what no filter names: the words that are not equal, XORed, in
+/// ascending order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Difference {
+    words: Vec<(u8, u64)>,
 }
 
-impl Classes {
-    /// Class 0 ([`NO_CLASS`]) is the empty set.
-    pub(super) fn new(filters: usize) -> Self {
-        let empty = FilterSet::empty(filters);
-        Self { numbers: HashMap::from([(empty.clone(), NO_CLASS)]), sets: vec![empty] }
-    }
-
-    /// The set's class.
-    ///
-    /// There are at most two sets per prefix or port range of the policy and 256 for the protocols, so
-    /// the number fits 32 bits.
-    pub(super) fn class(&mut self, set: &FilterSet) -> u32 {
-        if let Some(number) = self.numbers.get(set) {
-            return *number;
+impl Difference {
+    /// Turns these bits. A filter that is in already stays in.
+    pub(super) fn add(&mut self, other: &Self) {
+        for &(word, bits) in &other.words {
+            self.add_bits(word, bits);
         }
-        let number = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
-        self.numbers.insert(set.clone(), number);
-        self.sets.push(set.clone());
-        number
     }
 
-    /// All sets, by class.
-    pub(super) fn into_sets(self) -> Vec<FilterSet> {
-        self.sets
+    /// Turns a filter's bit.
+    pub(super) fn add_filter(&mut self, filter: usize) {
+        // A filter's number is below MAX_FILTERS, 64 words.
+        let word = u8::try_from(filter / BITS_PER_WORD).unwrap_or(u8::MAX);
+        self.add_bits(word, bit(filter));
     }
+
+    /// Turns a filter's bit back.
+    pub(super) fn remove_filter(&mut self, filter: usize) {
+        let own = |&(word, _): &(u8, u64)| usize::from(word) == filter / BITS_PER_WORD;
+        if let Some(at) = self.words.iter().position(own) {
+            self.words[at].1 &= !bit(filter);
+            if self.words[at].1 == 0 {
+                self.words.remove(at);
+            }
+        }
+    }
+
+    fn add_bits(&mut self, word: u8, bits: u64) {
+        match self.words.binary_search_by_key(&word, |(word, _)| *word) {
+            Ok(at) => self.words[at].1 |= bits,
+            Err(at) => self.words.insert(at, (word, bits)),
+        }
+    }
+
+    /// The words.
+    pub(super) fn words(&self) -> &[(u8, u64)] {
+        &self.words
+    }
+}
+
+fn bit(filter: usize) -> u64 {
+    1 << (filter % BITS_PER_WORD)
 }

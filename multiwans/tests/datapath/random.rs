@@ -8,6 +8,7 @@ use multiwans::config::{Filter, PortRange, Protocol};
 use multiwans::datapath::Program;
 use multiwans::policy::{Compiled, Tuple, decide};
 use multiwans::types::MarkMask;
+use multiwans_common::PolicySet;
 use proptest::prelude::*;
 
 use crate::config::{Kernel, config, filter, mark};
@@ -101,7 +102,7 @@ proptest! {
         let localnets: Vec<&str> = localnets.iter().map(String::as_str).collect();
         let config = config(MarkMask::default(), &localnets, filters);
         let mut kernel = shared_kernel();
-        kernel.datapath.install(&Compiled::new(&config).unwrap()).unwrap();
+        kernel.datapath.install(PolicySet::Forwarding, &Compiled::new(&config).unwrap()).unwrap();
         let numbers: Vec<u8> = usable.iter().copied().collect();
         kernel.steer(default, &numbers);
         let usable = usable.into_iter().map(mark).collect();

@@ -7,7 +7,7 @@ use multiwans::datapath::{Program, SeedFlow};
 use multiwans::engine::command::Role;
 use multiwans::policy::{Compiled, Tuple};
 use multiwans::types::MarkMask;
-use multiwans_common::Reason;
+use multiwans_common::{PolicySet, Reason};
 
 use crate::config::{Kernel, Verdict, config, filter, mark, port};
 use crate::frame::{Context, Packet, ethernet};
@@ -308,7 +308,7 @@ fn a_new_policy_replaces_the_old_one_again_and_again() {
         let taken = if round % 2 == 0 { 5000 } else { 5001 };
         let udp = Filter { dports: vec![port(taken)], ..filter(Protocol::Udp) };
         let config = config(MarkMask::default(), &[], vec![vec![], vec![udp]]);
-        kernel.datapath.install(&Compiled::new(&config).unwrap()).unwrap();
+        kernel.datapath.install(PolicySet::Forwarding, &Compiled::new(&config).unwrap()).unwrap();
         let expected = if round % 2 == 0 { verdict(2, Reason::Filter) } else { verdict(1, Reason::Default) };
         assert_eq!(steer(kernel, &packet), expected);
     }

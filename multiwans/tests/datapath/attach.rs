@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use multiwans::config::{Config, Filter, Protocol};
 use multiwans::datapath::{Attachment, Datapath, DatapathError, LoadOptions};
@@ -45,7 +47,18 @@ impl Net {
             let rule = format!("-t mangle -A PREROUTING -i eth0 -p udp -m mark --mark {number}/0xff");
             router.command("iptables", &rule);
         }
-        Self { router, client, _isp: isp }
+        let net = Self { router, client, _isp: isp };
+        net.settle();
+        net
+    }
+
+    /// Waits until the kernel has noticed every carrier: an interface gets its queueing discipline then.
+    fn settle(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while ["eth0", "wan1", "wan2"].iter().any(|iface| self.shown(iface)[0].contains("noop")) {
+            assert!(Instant::now() < deadline, "a carrier was not noticed");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn roles(&self, wanted: &[(&str, Role)]) -> BTreeMap<IfIndex, (IfName, Role)> {

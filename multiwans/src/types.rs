@@ -118,6 +118,16 @@ pub struct TableId(pub u32);
 impl TableId {
     /// The kernel's main table.
     pub const MAIN: Self = Self(254);
+
+    /// For people: as `ip` shows it while our table names are in force.
+    pub fn name(self) -> String {
+        let wan = u8::try_from(self.0).ok().and_then(WanMark::new);
+        match wan {
+            _ if self == Self::MAIN => "main".to_owned(),
+            Some(wan) => wan.table_name(),
+            None => self.0.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for TableId {
@@ -214,6 +224,12 @@ mod tests {
         assert_eq!(MarkMask::new(0x7f00).unwrap().encode(wan), None);
         assert_eq!(WanMark::new(253), None);
         assert_eq!(WanMark::new(0), None);
+    }
+
+    #[test]
+    fn tables_have_names_where_they_are_known() {
+        let shown = [254, 2, 253, 1000].map(|number| TableId(number).name());
+        assert_eq!(shown, ["main", "WAN2", "253", "1000"]);
     }
 
     #[test]

@@ -5,19 +5,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use super::{bring_up, sessions};
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath};
-use crate::engine::{Binding, Command, CommandId, Event, MoveFlows, Numbered, Role, Round, Routes, Steering};
+use crate::engine::{
+    Binding, Command, CommandId, Disturbance, Event, MoveFlows, Numbered, Role, Round, Routes, Steering,
+};
 use crate::net::conntrack::{Conntrack, Deleted, Select, Tracking};
 use crate::net::{Change, Kernel};
 use crate::notify::{Hooks, StatusFile};
 use crate::probe::{Names, Prober, Timing};
 use crate::types::{IfIndex, IfName, WanMark};
+
+/// How often is looked whether a program was detached, of which nothing tells: it is to be back within a second.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What the driver asks of the executor.
 pub(super) enum Order {
@@ -27,6 +34,14 @@ pub(super) enum Order {
     Describe(oneshot::Sender<Value>),
     /// Undo everything and end.
     Stop { final_default: Option<WanMark> },
+}
+
+/// What is left of the daemon after its stop.
+pub(super) struct Undone {
+    /// What could not be undone.
+    pub(super) failures: Vec<String>,
+    /// The main table's default route where it is ours: it stays on purpose.
+    pub(super) default_route: Option<String>,
 }
 
 /// Everything the daemon holds of the system.
@@ -76,14 +91,31 @@ impl Executor {
         }
     }
 
-    /// Carries out orders until told to stop; then undoes everything and returns what could not be undone.
+    /// Carries out orders until told to stop; then undoes everything and returns what that came to.
     pub(super) async fn run(
         mut self,
         mut orders: mpsc::UnboundedReceiver<Order>,
         results: mpsc::UnboundedSender<Event>,
-    ) -> Vec<String> {
+    ) -> Undone {
         let mut final_default = None;
-        while let Some(order) = orders.recv().await {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let order = tokio::select! {
+                biased;
+                order = orders.recv() => order,
+                () = self.kernel.names_changed() => {
+                    let _ = results.send(Event::Disturbed(Disturbance { routing: true, programs: false }));
+                    continue;
+                }
+                _ = look.tick() => {
+                    if self.datapath.is_disturbed() {
+                        let _ = results.send(Event::Disturbed(Disturbance { routing: false, programs: true }));
+                    }
+                    continue;
+                }
+            };
+            let Some(order) = order else { break };
             match order {
                 Order::Command {
                     numbered: Numbered { id, command: Command::BringUp { iface, .. } }, ..
@@ -286,19 +318,20 @@ impl Executor {
     }
 
     /// Takes everything back, as far as it goes.
-    async fn undo(mut self, final_default: Option<WanMark>) -> Vec<String> {
+    async fn undo(mut self, final_default: Option<WanMark>) -> Undone {
         self.probers.clear();
         self.names.clear();
         // Programs first: a mark without its rule would only be noise, a rule without marks does no harm.
-        let mut errors: Vec<String> = self.datapath.detach().iter().map(ToString::to_string).collect();
-        if let Err(failures) = self.kernel.remove(final_default).await {
-            errors.extend(failures.iter().map(ToString::to_string));
-        }
+        let mut failures: Vec<String> = self.datapath.detach().iter().map(ToString::to_string).collect();
+        let default_route = self.kernel.remove(final_default).await.unwrap_or_else(|errors| {
+            failures.extend(errors.iter().map(ToString::to_string));
+            None
+        });
         if let Err(error) = self.status_file.remove() {
-            errors.push(error.to_string());
+            failures.push(error.to_string());
         }
         self.hooks.stop().await;
-        errors
+        Undone { failures, default_route }
     }
 }
 

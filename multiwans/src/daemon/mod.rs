@@ -38,7 +38,7 @@ use crate::net::{Kernel, Monitor, SpecificRoutes};
 use crate::policy::Policies;
 use clock::Clock;
 use driver::{Driver, Signals};
-use executor::Executor;
+use executor::{Executor, Undone};
 use mail::Mail;
 use supervisor::Supervisor;
 
@@ -129,7 +129,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     };
 
     let (result, mail, status) = driver.run().await;
-    let failures = executor.await.context("the executor ended before its time")?;
+    let Undone { failures, default_route } = executor.await.context("the executor ended before its time")?;
     control.abort();
     // Dropped here, and with it the socket's path.
     let _ = control.await;
@@ -141,7 +141,10 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
     if !failures.is_empty() {
         bail!("stopped, but {} could not be undone", counted(failures.len()));
     }
-    tracing::info!("stopped; nothing of multiwans is left in the kernel");
+    match default_route {
+        None => tracing::info!("stopped; nothing of multiwans is left in the kernel"),
+        Some(route) => tracing::info!("stopped; of multiwans only the default route is left: {route}"),
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod cgroup;
 mod clsact;
 mod error;
 mod flows;
+mod held;
 mod inner;
 mod links;
 mod maps;
@@ -129,11 +130,26 @@ impl Datapath {
     /// was attached. Returns a line for each that somebody had taken off and that runs again, and what could
     /// not be done.
     pub fn audit(&mut self, roles: &BTreeMap<IfIndex, (IfName, Role)>) -> (Vec<String>, Vec<DatapathError>) {
+        let held = match held::links() {
+            Ok(held) => held,
+            Err(error) => return (Vec::new(), vec![DatapathError::Audit(error)]),
+        };
         let mut errors = Vec::new();
-        let taken_off = self.interfaces.give_up_broken(&mut self.ebpf, &mut errors);
+        let taken_off = self.interfaces.give_up_broken(&mut self.ebpf, &held, &mut errors);
         errors.extend(self.attach(roles));
         let again = taken_off.iter().filter(|taken_off| self.interfaces.carries(taken_off.index));
-        (again.map(ToString::to_string).collect(), errors)
+        let mut again: Vec<String> = again.map(ToString::to_string).collect();
+        let (sockets, failed) = self.output.audit(&mut self.ebpf, &held);
+        again.extend(sockets);
+        errors.extend(failed);
+        (again, errors)
+    }
+
+    /// Whether a program was detached from where a link of ours held it: worth an [`Datapath::audit`]. Nothing
+    /// tells of that, so it has to be asked now and then. (The loss of a `clsact` filter is an event.)
+    pub fn is_disturbed(&self) -> bool {
+        // What cannot be looked at is told by the audit.
+        held::links().is_ok_and(|held| held.iter().any(|link| link.place.is_none()))
     }
 
     /// Attaches the programs for the router's own sockets to the root of the cgroups, once.

@@ -5,23 +5,36 @@
 //! and each program is asked in turn. Only where somebody attached a program without links and for itself
 //! alone, the kernel refuses ours.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
 use aya::Ebpf;
 use aya::programs::cgroup_skb::CgroupSkbLinkId;
 use aya::programs::cgroup_sock_addr::CgroupSockAddrLinkId;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, ProgramError};
 
+use super::held::{self, Held, ProgramId};
 use super::{DatapathError, cgroup};
 
-/// Connecting sockets and datagrams.
-const SOCKETS: [&str; 3] = ["multiwans_connect4", "multiwans_connect6", "multiwans_sendmsg4"];
 /// Datagrams on their way in.
 const ASKED: &str = "multiwans_asked";
+/// Connecting sockets and datagrams.
+const SOCKETS: [&str; 3] = ["multiwans_connect4", "multiwans_connect6", "multiwans_sendmsg4"];
+/// All of them, in the order they are attached.
+const ALL: [&str; 4] = [ASKED, SOCKETS[0], SOCKETS[1], SOCKETS[2]];
 
-/// The attached programs; none at first.
+/// One attached program's link.
+enum Link {
+    Asked(CgroupSkbLinkId),
+    Socket(CgroupSockAddrLinkId),
+}
+
+/// The attached programs.
 #[derive(Default)]
 pub(super) struct Output {
-    asked: Option<CgroupSkbLinkId>,
-    sockets: Vec<(&'static str, CgroupSockAddrLinkId)>,
+    /// They were attached once, so they are to be.
+    wanted: bool,
+    links: BTreeMap<&'static str, Link>,
 }
 
 /// Has the kernel check the programs.
@@ -35,42 +48,89 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
 impl Output {
     /// Attaches all, or none on an error.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-        let result = self.try_attach(ebpf);
-        if result.is_err() {
-            // The first error says what is wrong; those of undoing it would only follow from it.
-            self.detach(ebpf);
-        }
-        result
-    }
-
-    fn try_attach(&mut self, ebpf: &mut Ebpf) -> Result<(), DatapathError> {
-        if self.asked.is_some() {
+        if self.wanted {
             return Ok(());
         }
         let root = cgroup::open_root()?;
-        let failed = |program| move |source| DatapathError::Cgroup { program, source };
-        let link = asked(ebpf)?.attach(&root, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single);
-        self.asked = Some(link.map_err(failed(ASKED))?);
-        for program in SOCKETS {
-            let link = sockets(ebpf, program)?.attach(&root, CgroupAttachMode::Single);
-            self.sockets.push((program, link.map_err(failed(program))?));
+        for program in ALL {
+            if let Err(error) = self.attach_one(ebpf, program, &root) {
+                // The first error says what is wrong; those of undoing it would only follow from it.
+                self.detach(ebpf);
+                return Err(error);
+            }
         }
+        self.wanted = true;
+        Ok(())
+    }
+
+    /// Attaches again what somebody has detached. Returns a line for each that runs again, and what could
+    /// not be done, which is tried again by the next call.
+    pub(super) fn audit(&mut self, ebpf: &mut Ebpf, held: &[Held]) -> (Vec<String>, Vec<DatapathError>) {
+        let (mut again, mut errors) = (Vec::new(), Vec::new());
+        if !self.wanted {
+            return (again, errors);
+        }
+        for program in ALL {
+            let attached = match id(ebpf, program) {
+                Ok(id) => held.contains(&Held { program: id, place: Some(held::Place::Cgroup) }),
+                Err(error) => {
+                    errors.push(error);
+                    continue;
+                }
+            };
+            if attached {
+                continue;
+            }
+            if let Some(dead) = self.links.remove(program) {
+                // It is detached already: only its descriptor is closed.
+                errors.extend(detach_one(ebpf, program, dead).err());
+            }
+            let root = cgroup::open_root().map_err(DatapathError::from);
+            match root.and_then(|root| self.attach_one(ebpf, program, &root)) {
+                Ok(()) => again
+                    .push(format!("program {program} was taken off the root of the cgroups; attached again")),
+                Err(error) => errors.push(error),
+            }
+        }
+        (again, errors)
+    }
+
+    fn attach_one(
+        &mut self,
+        ebpf: &mut Ebpf,
+        program: &'static str,
+        root: &OwnedFd,
+    ) -> Result<(), DatapathError> {
+        let failed = |source| DatapathError::Cgroup { program, source };
+        let mode = CgroupAttachMode::Single;
+        let link = if program == ASKED {
+            Link::Asked(asked(ebpf)?.attach(root, CgroupSkbAttachType::Ingress, mode).map_err(failed)?)
+        } else {
+            Link::Socket(sockets(ebpf, program)?.attach(root, mode).map_err(failed)?)
+        };
+        self.links.insert(program, link);
         Ok(())
     }
 
     /// Takes all off. Goes on past errors and returns them.
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) -> Vec<DatapathError> {
-        let failed = |program| move |source: ProgramError| DatapathError::Cgroup { program, source };
-        let mut errors = Vec::new();
-        for (program, link) in self.sockets.drain(..) {
-            let result = sockets(ebpf, program).and_then(|p| p.detach(link).map_err(failed(program)));
-            errors.extend(result.err());
-        }
-        if let Some(link) = self.asked.take() {
-            errors.extend(asked(ebpf).and_then(|p| p.detach(link).map_err(failed(ASKED))).err());
-        }
-        errors
+        self.wanted = false;
+        let links = std::mem::take(&mut self.links).into_iter();
+        links.filter_map(|(program, link)| detach_one(ebpf, program, link).err()).collect()
     }
+}
+
+fn detach_one(ebpf: &mut Ebpf, program: &'static str, link: Link) -> Result<(), DatapathError> {
+    let result = match link {
+        Link::Asked(link) => asked(ebpf)?.detach(link),
+        Link::Socket(link) => sockets(ebpf, program)?.detach(link),
+    };
+    result.map_err(|source| DatapathError::Cgroup { program, source })
+}
+
+fn id(ebpf: &mut Ebpf, program: &'static str) -> Result<ProgramId, DatapathError> {
+    let info = if program == ASKED { asked(ebpf)?.info() } else { sockets(ebpf, program)?.info() };
+    Ok(info.map_err(|source: ProgramError| DatapathError::Program { program, source })?.id())
 }
 
 fn sockets<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut CgroupSockAddr, DatapathError> {

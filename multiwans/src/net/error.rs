@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::Change;
-use crate::types::{IfName, WanMark};
+use crate::engine::WanLabel;
 
 /// One thing that could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -23,32 +23,26 @@ pub enum Error {
         source: io::Error,
     },
     /// A WAN's route could not be set because its interface is down or gone.
-    #[error("cannot route through WAN {wan}: its interface {iface} is down or gone")]
+    #[error("cannot route through {wan}: its interface is down or gone")]
     InterfaceDown {
         /// Whose route.
-        wan: WanMark,
-        /// Its interface.
-        iface: IfName,
+        wan: WanLabel,
     },
     /// A WAN's route could not be set because its address is on no interface.
-    #[error("cannot route through WAN {wan}: its address {ip} is not on interface {iface}")]
+    #[error("cannot route through {wan}: its interface has not the address {ip}")]
     NoAddress {
         /// Whose route.
-        wan: WanMark,
+        wan: WanLabel,
         /// The address its route would prefer.
         ip: Ipv4Addr,
-        /// Its interface.
-        iface: IfName,
     },
     /// A WAN's route could not be set because the kernel knows no way to its gateway.
-    #[error("cannot route through WAN {wan}: its gateway {gateway} cannot be reached on interface {iface}")]
+    #[error("cannot route through {wan}: its gateway {gateway} cannot be reached on its interface")]
     GatewayUnreachable {
         /// Whose route.
-        wan: WanMark,
+        wan: WanLabel,
         /// Its gateway.
         gateway: Ipv4Addr,
-        /// Its interface.
-        iface: IfName,
     },
     /// A file could not be read or written.
     #[error("cannot {doing} {}: {source}", path.display())]

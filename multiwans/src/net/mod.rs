@@ -14,6 +14,7 @@ mod default_route;
 mod error;
 mod first_leaf;
 mod monitor;
+mod names_watch;
 mod netns;
 mod output_plan;
 mod output_rules;

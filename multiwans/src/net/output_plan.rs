@@ -230,12 +230,12 @@ mod tests {
                 "30050: from all to 224.0.0.0/4 goto 30070",
                 "30050: from all to 255.255.255.255/32 goto 30070",
                 "30050: from all to 10.0.0.0/8 goto 30053",
-                "30051: from all ipproto 1 lookup 2",
-                "30051: from all to 10.8.0.0/16 ipproto 47 lookup 2",
-                "30051: from all ipproto 50 lookup 3",
+                "30051: from all ipproto 1 lookup WAN2",
+                "30051: from all to 10.8.0.0/16 ipproto 47 lookup WAN2",
+                "30051: from all ipproto 50 lookup WAN3",
                 "30052: from all goto 30070",
                 "30053: from all nop",
-                "30054: from all to 10.8.0.0/16 ipproto 47 lookup 2",
+                "30054: from all to 10.8.0.0/16 ipproto 47 lookup WAN2",
                 "30055: from all goto 30070",
             ]
         );
@@ -245,7 +245,7 @@ mod tests {
     fn what_is_not_in_force_has_no_rules() {
         assert!(block(&[], Some([10, 0, 1, 2]), true).is_empty());
         let only_third = block(&[3], Some([10, 0, 1, 2]), true);
-        assert!(only_third.iter().all(|rule| !rule.ends_with("lookup 2")), "{only_third:?}");
+        assert!(only_third.iter().all(|rule| !rule.ends_with("lookup WAN2")), "{only_third:?}");
         // The source is another one, and then none.
         assert!(block(&[3], Some([10, 0, 2, 2]), true).is_empty());
         assert!(block(&[3], None, true).is_empty());
@@ -257,8 +257,8 @@ mod tests {
         assert_eq!(
             rules[3..5],
             [
-                "30051: from all ipproto 6 dport 1-9 lookup 3",
-                "30051: from all ipproto 6 dport 80-80 lookup 3"
+                "30051: from all ipproto 6 dport 1-9 lookup WAN3",
+                "30051: from all ipproto 6 dport 80-80 lookup WAN3"
             ]
         );
     }

@@ -83,7 +83,7 @@ impl fmt::Display for OutputRule {
             }
         }
         match self.action {
-            Action::Lookup(table) => write!(f, " lookup {table}"),
+            Action::Lookup(table) => write!(f, " lookup {}", table.name()),
             Action::Goto(priority) => write!(f, " goto {priority}"),
             Action::Nop => write!(f, " nop"),
         }

@@ -8,6 +8,7 @@ use super::output_plan::OutputFilters;
 use super::routes::Via;
 use super::rules::{Rule, Selector};
 use crate::config::{Config, Wan};
+use crate::engine::WanLabel;
 use crate::engine::command::Routes;
 use crate::types::{FwMark, IfIndex, IfName, MarkMask, TableId, WanMark};
 
@@ -19,6 +20,8 @@ mod order {
     pub(super) const FROM_INTERNET: u32 = 10;
     /// The router's own packets that have chosen a link by its address.
     pub(super) const FROM_ADDRESS: u32 = 20;
+    /// The router's own packets that have chosen a link by its interface, and no address.
+    pub(super) const BY_INTERFACE: u32 = 25;
     /// What the data path has decided.
     pub(super) const MARKED: u32 = 30;
 }
@@ -26,6 +29,7 @@ mod order {
 /// What routing needs to know of a WAN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Uplink {
+    pub(super) description: String,
     pub(super) mark: WanMark,
     pub(super) fwmark: FwMark,
     pub(super) iface: IfName,
@@ -37,6 +41,7 @@ pub(super) struct Uplink {
 impl From<&Wan> for Uplink {
     fn from(wan: &Wan) -> Self {
         Self {
+            description: wan.description.clone(),
             mark: wan.mark,
             fwmark: wan.fwmark,
             iface: wan.iface.clone(),
@@ -48,6 +53,11 @@ impl From<&Wan> for Uplink {
 }
 
 impl Uplink {
+    /// As people know it.
+    pub(super) fn label(&self) -> WanLabel {
+        WanLabel { description: self.description.clone(), iface: self.iface.clone(), mark: self.mark }
+    }
+
     /// Its default route in `table`.
     pub(super) fn via(&self, table: TableId, oif: IfIndex) -> Via {
         let on_link = Ipv4Net::new(self.ip, self.prefix_len).is_ok_and(|net| net.contains(&self.gateway));
@@ -87,11 +97,15 @@ impl Setup {
         let mut rules = vec![at(order::SPECIFIC, Selector::Specific, TableId::MAIN)];
         rules.extend(each(&|w| at(order::FROM_INTERNET, Selector::Iif(w.iface.clone()), TableId::MAIN)));
         rules.extend(each(&|w| at(order::FROM_ADDRESS, Selector::From(w.ip), w.mark.table())));
+        // Without it the kernel takes whatever such a socket sends to for a neighbour, because the main table's default
+        // route goes elsewhere.
+        rules.extend(each(&|w| at(order::BY_INTERFACE, Selector::Oif(w.iface.clone()), w.mark.table())));
         rules.extend(each(&|w| {
             let selector = Selector::Mark { mark: w.fwmark, mask: self.mask };
             at(order::MARKED, selector, w.mark.table())
         }));
-        // Two WANs on one interface (two addresses of one cable) share their `iif` rule: asking twice is asking once.
+        // Two WANs on one interface (two addresses of one cable) share their `iif` rule: asking twice is asking once. Of
+        // their `oif` rules the first with a route in its table decides.
         rules.into_iter().fold(Vec::new(), |mut unique, rule| {
             if !unique.contains(&rule) {
                 unique.push(rule);
@@ -101,18 +115,19 @@ impl Setup {
     }
 
     /// The default route of each present WAN's table.
-    pub(super) fn routes(&self, wish: &Routes) -> Vec<(WanMark, Via)> {
+    pub(super) fn routes(&self, wish: &Routes) -> Vec<(WanLabel, Via)> {
         let present = |uplink: &Uplink| wish.present.get(&uplink.mark).copied();
         self.uplinks
             .iter()
-            .filter_map(|uplink| Some((uplink.mark, uplink.via(uplink.mark.table(), present(uplink)?))))
+            .filter_map(|uplink| Some((uplink.label(), uplink.via(uplink.mark.table(), present(uplink)?))))
             .collect()
     }
 
     /// Where the main table's default route is to go; `None`: wherever it goes.
-    pub(super) fn default(&self, wish: &Routes) -> Option<(WanMark, Via)> {
+    pub(super) fn default(&self, wish: &Routes) -> Option<(WanLabel, Via)> {
         let wan = wish.default?;
-        Some((wan, self.uplink(wan)?.via(TableId::MAIN, *wish.present.get(&wan)?)))
+        let uplink = self.uplink(wan)?;
+        Some((uplink.label(), uplink.via(TableId::MAIN, *wish.present.get(&wan)?)))
     }
 }
 
@@ -123,6 +138,7 @@ mod tests {
     fn uplink(mark: u8, iface: &str, ip: &str, prefix_len: u8, gateway: &str) -> Uplink {
         let mark = WanMark::new(mark).unwrap();
         Uplink {
+            description: format!("WAN{mark}"),
             mark,
             fwmark: MarkMask::default().encode(mark).unwrap(),
             iface: IfName::new(iface).unwrap(),
@@ -150,13 +166,15 @@ mod tests {
         assert_eq!(
             rules,
             [
-                "30000: from all lookup 254 suppress_prefixlength 0",
-                "30010: from all iif eth1 lookup 254",
-                "30010: from all iif ppp0 lookup 254",
-                "30020: from 10.0.1.2 lookup 1",
-                "30020: from 10.0.2.2 lookup 2",
-                "30030: from all fwmark 0x1/0xff lookup 1",
-                "30030: from all fwmark 0x2/0xff lookup 2",
+                "30000: from all lookup main suppress_prefixlength 0",
+                "30010: from all iif eth1 lookup main",
+                "30010: from all iif ppp0 lookup main",
+                "30020: from 10.0.1.2 lookup WAN1",
+                "30020: from 10.0.2.2 lookup WAN2",
+                "30025: from all oif eth1 lookup WAN1",
+                "30025: from all oif ppp0 lookup WAN2",
+                "30030: from all fwmark 0x1/0xff lookup WAN1",
+                "30030: from all fwmark 0x2/0xff lookup WAN2",
             ]
         );
     }
@@ -165,17 +183,20 @@ mod tests {
     fn two_wans_on_one_interface_share_a_rule() {
         let mut setup = setup();
         setup.uplinks[1].iface = setup.uplinks[0].iface.clone();
-        assert_eq!(setup.rules().len(), 6);
+        assert_eq!(setup.rules().len(), 8);
     }
+
+    /// The index of no interface, which therefore has no name.
+    const NOWHERE: u32 = 77_777;
 
     #[test]
     fn only_present_wans_have_routes_and_only_they_can_be_the_default() {
         let (one, two) = (WanMark::new(1).unwrap(), WanMark::new(2).unwrap());
         let mut wish =
-            Routes { present: [(two, IfIndex(7))].into(), default: Some(one), ..Routes::default() };
+            Routes { present: [(two, IfIndex(NOWHERE))].into(), default: Some(one), ..Routes::default() };
         let routes = setup().routes(&wish);
         assert_eq!(routes.len(), 1);
-        assert_eq!(routes[0].1.to_string(), "default via 10.9.9.9 dev 7 src 10.0.2.2 onlink table 2");
+        assert_eq!(routes[0].1.to_string(), "default via 10.9.9.9 dev 77777 src 10.0.2.2 onlink table WAN2");
         assert_eq!(setup().default(&wish), None);
         wish.default = Some(two);
         assert_eq!(setup().default(&wish).unwrap().1.table, TableId::MAIN);

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use netlink_packet_route::route::RouteMessage;
 
 use super::default_route::{Action, comes_back, decide};
+use super::names_watch::NamesWatch;
 use super::netns::Namespace;
 use super::output_state;
 use super::plan::Setup;
@@ -21,6 +22,7 @@ use super::sysctl::{LOOSE, RpFilter};
 use super::undo::{Original, Undo};
 use super::{ApplyError, Error};
 use crate::config::Config;
+use crate::engine::WanLabel;
 use crate::engine::command::Routes;
 use crate::types::{IfIndex, IfName, TableId, WanMark};
 
@@ -55,13 +57,13 @@ pub enum Change {
     /// The rules for the router's own traffic are others now: this many, none where no filter is in force.
     OutputRules(usize),
     /// A WAN's route was added.
-    RouteAdded(WanMark, Via),
+    RouteAdded(WanLabel, Via),
     /// A route of ours that should not be there was deleted.
     RouteDeleted(String),
     /// The main table's default route is ours now.
     DefaultWritten {
         /// Through which WAN.
-        wan: WanMark,
+        wan: WanLabel,
         /// The route.
         via: Via,
         /// Somebody else's route that it took the place of, which is remembered.
@@ -99,13 +101,13 @@ impl fmt::Display for Change {
             Self::RuleDeleted(rule) => write!(f, "rule deleted: {rule}"),
             Self::OutputRules(0) => write!(f, "rules for the router's own traffic removed"),
             Self::OutputRules(count) => write!(f, "rules for the router's own traffic: {count}"),
-            Self::RouteAdded(wan, via) => write!(f, "route of WAN {wan} added: {via}"),
+            Self::RouteAdded(wan, via) => write!(f, "route of {wan} added: {via}"),
             Self::RouteDeleted(route) => write!(f, "route deleted: {route}"),
             Self::DefaultWritten { wan, via, over: None } => {
-                write!(f, "default route through WAN {wan}: {via}")
+                write!(f, "default route through {wan}: {via}")
             }
             Self::DefaultWritten { wan, via, over: Some(over) } => {
-                write!(f, "default route through WAN {wan}: {via}, in the place of {over}")
+                write!(f, "default route through {wan}: {via}, in the place of {over}")
             }
             Self::DefaultRestored(route) => write!(f, "original default route restored: {route}"),
             Self::PutBack(text) => f.write_str(text),
@@ -122,6 +124,8 @@ pub struct Kernel {
     setup: Setup,
     rtnl: Rtnl,
     names: TableNames,
+    /// `None`: the names are looked at only when everything is.
+    names_watch: Option<NamesWatch>,
     rp_filter: RpFilter,
     undo: Undo,
     /// What was so when it was last looked at: missing now, somebody took it.
@@ -164,10 +168,14 @@ impl Kernel {
     pub fn with_paths(config: &Config, paths: &Paths) -> Result<Self, Error> {
         let namespace =
             Namespace::current().map_err(|e| Error::refused("tell which network namespace this is", e))?;
+        let names = TableNames::new(&paths.rt_tables, &namespace);
+        let names_watch = NamesWatch::open(names.path())
+            .inspect_err(|e| tracing::warn!("changes of {} make no event: {e}", names.path().display()));
         Ok(Self {
             setup: Setup::from(config),
             rtnl: Rtnl::open().map_err(Error::Socket)?,
-            names: TableNames::new(&paths.rt_tables, &namespace),
+            names,
+            names_watch: names_watch.ok(),
             rp_filter: RpFilter::new(&paths.ipv4_conf),
             undo: Undo::open(&paths.run, &namespace),
             standing: Standing::default(),
@@ -176,6 +184,14 @@ impl Kernel {
             programs: false,
             left_out: Vec::new(),
         })
+    }
+
+    /// Waits for a change of the tables' names, by us too. May be dropped and called again without losing one.
+    pub async fn names_changed(&mut self) {
+        match &self.names_watch {
+            Some(watch) => watch.changed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Says whether programs steer the TCP and UDP of the router itself; rules do otherwise. Takes effect with the next
@@ -208,11 +224,12 @@ impl Kernel {
                 self.set_rules(self.setup.rules(), output, &mut outcome).await;
                 let default = self.setup.default(wish);
                 let failures = outcome.failures.len();
-                if let Some((wan, via)) = &default {
-                    self.set_default(*wan, via, &mut outcome).await;
+                let via = default.as_ref().map(|(_, via)| *via);
+                if let Some((wan, via)) = default {
+                    self.set_default(wan, &via, &mut outcome).await;
                 }
                 let stands = outcome.failures.len() == failures;
-                self.standing.default = default.map(|(_, via)| via).filter(|_| stands);
+                self.standing.default = via.filter(|_| stands);
             }
             Err(error) => outcome.failures.push(error),
         }
@@ -221,11 +238,12 @@ impl Kernel {
     }
 
     /// Takes everything of ours away. Of the main table's default route the original comes back if it uses the link
-    /// `final_default` (the best healthy one) or that is `None`; otherwise a default route through it stays.
+    /// `final_default` (the best healthy one) or that is `None`; otherwise a default route through it stays, and is
+    /// returned as text.
     ///
     /// # Errors
     /// All that went wrong; it goes on past every error. The undo journal is kept then, for another try.
-    pub async fn remove(&mut self, final_default: Option<WanMark>) -> Result<(), Vec<Error>> {
+    pub async fn remove(&mut self, final_default: Option<WanMark>) -> Result<Option<String>, Vec<Error>> {
         let mut outcome = Outcome::default();
         self.set_rules(Vec::new(), output_state::Wanted::default(), &mut outcome).await;
         self.fill_tables(Vec::new(), &mut outcome).await;
@@ -244,11 +262,16 @@ impl Kernel {
         {
             outcome.failures.push(error);
         }
-        if outcome.failures.is_empty() { Ok(()) } else { Err(outcome.failures) }
+        let standing = routes::defaults(TableId::MAIN).unwrap_or_default();
+        let stays = standing.iter().find(|route| routes::is_ours(route)).map(routes::describe);
+        if outcome.failures.is_empty() { Ok(stays) } else { Err(outcome.failures) }
     }
 
     fn name_tables(&mut self, outcome: &mut Outcome) {
         let named = self.names.ensure(self.setup.uplinks.iter().map(|uplink| uplink.mark));
+        if let Some(watch) = &self.names_watch {
+            watch.arm();
+        }
         if matches!(named, Ok(true)) {
             outcome.done.push(self.judged(Change::TablesNamed(self.names.path().to_owned())));
         }
@@ -353,16 +376,16 @@ impl Kernel {
 
     /// A change, or the repair that it is.
     fn judged(&self, change: Change) -> Change {
-        self.standing.judge(change, |wan| self.setup.uplink(wan).map(|uplink| uplink.iface.clone()))
+        self.standing.judge(change)
     }
 
     /// Makes our routes in the WANs' tables exactly `wanted`.
-    async fn fill_tables(&mut self, wanted: Vec<(WanMark, Via)>, outcome: &mut Outcome) {
+    async fn fill_tables(&mut self, wanted: Vec<(WanLabel, Via)>, outcome: &mut Outcome) {
         let mut standing: BTreeMap<TableId, Vec<RouteMessage>> = BTreeMap::new();
         for table in self.setup.uplinks.iter().map(|uplink| uplink.mark.table()) {
             match routes::defaults(table) {
                 Ok(routes) => drop(standing.insert(table, routes)),
-                Err(e) => outcome.failures.push(Error::refused(format!("list table {table}"), e)),
+                Err(e) => outcome.failures.push(Error::refused(format!("list table {}", table.name()), e)),
             }
         }
         let mut ours: Vec<_> = standing.values().flatten().filter(|m| routes::is_ours(m)).cloned().collect();
@@ -417,7 +440,7 @@ impl Kernel {
     }
 
     /// Brings the main table's default route to `via`.
-    async fn set_default(&mut self, wan: WanMark, via: &Via, outcome: &mut Outcome) {
+    async fn set_default(&mut self, wan: WanLabel, via: &Via, outcome: &mut Outcome) {
         let standing = match routes::defaults(TableId::MAIN) {
             Ok(standing) => standing,
             Err(e) => return outcome.failures.push(Error::refused("list the main table", e)),
@@ -484,7 +507,7 @@ impl Kernel {
         let wanted = final_default.and_then(|wan| {
             let uplink = self.setup.uplink(wan)?;
             let index = nix::net::if_::if_nametoindex(uplink.iface.as_str()).ok()?;
-            Some((wan, uplink.via(TableId::MAIN, IfIndex(index))))
+            Some((uplink.label(), uplink.via(TableId::MAIN, IfIndex(index))))
         });
         if let Some(Original(original)) = self.undo.journal().default_route.clone()
             && comes_back(&original, wanted.as_ref().map(|(_, via)| via))
@@ -506,25 +529,22 @@ impl Kernel {
 
     /// Says what the kernel's answer to a route means. Its error numbers hardly tell (a route through an interface that
     /// is down, without its address or without a way to the gateway is `ENETUNREACH` all the same), so look.
-    async fn route_refused(&mut self, wan: WanMark, via: &Via, error: io::Error) -> Error {
+    async fn route_refused(&mut self, wan: WanLabel, via: &Via, error: io::Error) -> Error {
         let refused = |error| Error::refused(format!("add {via}"), error);
-        let (Some(uplink), Ok(interfaces)) =
-            (self.setup.uplink(wan), snapshot::interfaces(&mut self.rtnl).await)
-        else {
+        let Ok(interfaces) = snapshot::interfaces(&mut self.rtnl).await else {
             return refused(error);
         };
-        let iface = uplink.iface.clone();
         match interfaces.iter().find(|interface| interface.index == via.oif) {
             Some(interface) if interface.up => {
                 if !interface.addresses.iter().any(|(ip, _)| *ip == via.source) {
-                    Error::NoAddress { wan, ip: via.source, iface }
+                    Error::NoAddress { wan, ip: via.source }
                 } else if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) {
-                    Error::GatewayUnreachable { wan, gateway: via.gateway, iface }
+                    Error::GatewayUnreachable { wan, gateway: via.gateway }
                 } else {
                     refused(error)
                 }
             }
-            _ => Error::InterfaceDown { wan, iface },
+            _ => Error::InterfaceDown { wan },
         }
     }
 }

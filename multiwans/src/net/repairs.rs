@@ -6,7 +6,7 @@ use super::Change;
 use super::output_rules::OutputRule;
 use super::routes::Via;
 use super::rules::Rule;
-use crate::types::{IfIndex, IfName, WanMark};
+use crate::types::{IfIndex, IfName};
 
 /// What stood when it was last looked at.
 ///
@@ -25,9 +25,8 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Tells a repair from what was to be done anyway. `iface` names the interface of a route.
-    pub(super) fn judge(&self, change: Change, iface: impl Fn(WanMark) -> Option<IfName>) -> Change {
-        let dev = |wan: WanMark| iface(wan).map_or_else(|| "?".to_owned(), |iface| iface.to_string());
+    /// Tells a repair from what was to be done anyway.
+    pub(super) fn judge(&self, change: Change) -> Change {
         let text = match &change {
             Change::RuleAdded(rule) if self.rules.contains(rule) => {
                 format!("rule {rule} was gone; put back")
@@ -40,8 +39,8 @@ impl Standing {
                 format!(
                     "route default via {} dev {} in table {} was gone or no longer the first; put back",
                     via.gateway,
-                    dev(*wan),
-                    wan.table_name()
+                    wan.iface,
+                    via.table.name()
                 )
             }
             Change::DefaultWritten { wan, via, over } if self.default == Some(*via) => {
@@ -49,7 +48,7 @@ impl Standing {
                     None => "was gone".to_owned(),
                     Some(over) => format!("was replaced by {over}"),
                 };
-                format!("main default route via {} dev {} {found}; put back", via.gateway, dev(*wan))
+                format!("main default route via {} dev {} {found}; put back", via.gateway, wan.iface)
             }
             Change::TablesNamed(path) if self.named => {
                 format!("table names in {} were gone or changed; put back", path.display())
@@ -66,8 +65,9 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::WanLabel;
     use crate::net::Selector;
-    use crate::types::TableId;
+    use crate::types::{TableId, WanMark};
 
     fn via(table: TableId) -> Via {
         Via {
@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn what_stood_is_put_back_and_what_did_not_is_set() {
-        let wan = WanMark::new(1).unwrap();
+        let mark = WanMark::new(1).unwrap();
+        let wan = || WanLabel { description: "fibre".into(), iface: eth1(), mark };
         let rule =
             Rule { priority: 30_020, selector: Selector::From([10, 0, 1, 2].into()), table: TableId(1) };
         let standing = Standing {
@@ -100,10 +101,10 @@ mod tests {
             [
                 Change::RuleAdded(rule.clone()),
                 Change::RuleDeleted("30030: from all lookup 7".into()),
-                Change::RouteAdded(wan, via(TableId(1))),
-                Change::DefaultWritten { wan, via: via(TableId::MAIN), over: None },
+                Change::RouteAdded(wan(), via(TableId(1))),
+                Change::DefaultWritten { wan: wan(), via: via(TableId::MAIN), over: None },
                 Change::DefaultWritten {
-                    wan,
+                    wan: wan(),
                     via: via(TableId::MAIN),
                     over: Some("default via 10.9.9.9".into()),
                 },
@@ -112,7 +113,7 @@ mod tests {
             ]
         };
         let told = |standing: &Standing| {
-            changes().map(|change| match standing.judge(change, |_| Some(eth1())) {
+            changes().map(|change| match standing.judge(change) {
                 Change::PutBack(text) => text,
                 _ => String::new(),
             })
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(
             told(&standing),
             [
-                "rule 30020: from 10.0.1.2 lookup 1 was gone; put back",
+                "rule 30020: from 10.0.1.2 lookup WAN1 was gone; put back",
                 "rule 30030: from all lookup 7 was added to those of multiwans; deleted",
                 "route default via 10.0.1.1 dev eth1 in table WAN1 was gone or no longer the first; put back",
                 "main default route via 10.0.1.1 dev eth1 was gone; put back",

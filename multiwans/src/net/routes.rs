@@ -31,11 +31,12 @@ pub struct Via {
 }
 
 impl fmt::Display for Via {
-    /// As `ip route` prints it, with the interface's index.
+    /// As `ip route` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let onlink = if self.onlink { " onlink" } else { "" };
-        let Self { table, gateway, oif, source, .. } = self;
-        write!(f, "default via {gateway} dev {oif} src {source}{onlink} table {table}")
+        let Self { gateway, oif, source, .. } = self;
+        let (dev, table) = (name(*oif), self.table.name());
+        write!(f, "default via {gateway} dev {dev} src {source}{onlink} table {table}")
     }
 }
 
@@ -146,14 +147,20 @@ pub(super) fn describe(message: &RouteMessage) -> String {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Gateway(RouteAddress::Inet(ip)) => text += &format!(" via {ip}"),
-            RouteAttribute::Oif(index) => text += &format!(" dev {index}"),
+            RouteAttribute::Oif(index) => text += &format!(" dev {}", name(IfIndex(*index))),
             RouteAttribute::Priority(metric) => text += &format!(" metric {metric}"),
             RouteAttribute::NhId(id) => text += &format!(" nhid {id}"),
             RouteAttribute::MultiPath(hops) => text += &format!(" over {} next hops", hops.len()),
             _ => {}
         }
     }
-    text + &format!(" proto {} table {}", u8::from(message.header.protocol), table(message))
+    text + &format!(" proto {} table {}", message.header.protocol, table(message).name())
+}
+
+/// An interface's name, or, where it has none any more, its index.
+fn name(index: IfIndex) -> String {
+    let name = nix::net::if_::if_indextoname(index.0).ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| index.to_string())
 }
 
 /// The default routes of one table with type of service 0, in the order the kernel prefers them within a metric.

@@ -31,6 +31,8 @@ pub enum Selector {
     Iif(IfName),
     /// Those from this address.
     From(Ipv4Addr),
+    /// The router's own whose socket is bound to this interface, which need not exist.
+    Oif(IfName),
     /// Those that carry this mark under the mask.
     Mark {
         /// The mark.
@@ -43,11 +45,13 @@ pub enum Selector {
 impl fmt::Display for Rule {
     /// As `ip rule` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { priority, selector, table } = self;
+        let Self { priority, selector, .. } = self;
+        let table = self.table.name();
         match selector {
             Selector::Specific => write!(f, "{priority}: from all lookup {table} suppress_prefixlength 0"),
             Selector::Iif(iface) => write!(f, "{priority}: from all iif {iface} lookup {table}"),
             Selector::From(ip) => write!(f, "{priority}: from {ip} lookup {table}"),
+            Selector::Oif(iface) => write!(f, "{priority}: from all oif {iface} lookup {table}"),
             Selector::Mark { mark, mask } => {
                 write!(f, "{priority}: from all fwmark {mark}/{mask} lookup {table}")
             }
@@ -72,6 +76,7 @@ impl Rule {
         match &self.selector {
             Selector::Specific => message.attributes.push(RuleAttribute::SuppressPrefixLen(0)),
             Selector::Iif(iface) => message.attributes.push(RuleAttribute::Iifname(iface.to_string())),
+            Selector::Oif(iface) => message.attributes.push(RuleAttribute::Oifname(iface.to_string())),
             Selector::From(ip) => {
                 message.header.src_len = 32;
                 message.attributes.push(RuleAttribute::Source(IpAddr::V4(*ip)));
@@ -105,6 +110,7 @@ impl Rule {
                 RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(NO_SUPPRESSION) => true,
                 RuleAttribute::SuppressPrefixLen(0) => select(Selector::Specific),
                 RuleAttribute::Iifname(name) => select(Selector::Iif(IfName::new(name)?)),
+                RuleAttribute::Oifname(name) => select(Selector::Oif(IfName::new(name)?)),
                 RuleAttribute::Source(IpAddr::V4(ip)) if header.src_len == 32 => select(Selector::From(*ip)),
                 RuleAttribute::FwMark(value) => mark.replace(FwMark(*value)).is_none(),
                 RuleAttribute::FwMask(value) => mask.replace(MarkMask::new(*value)?).is_none(),
@@ -216,6 +222,7 @@ mod tests {
             rule(30000, Selector::Specific),
             rule(30010, Selector::Iif(IfName::new("eth1").unwrap())),
             rule(30020, Selector::From([10, 0, 1, 2].into())),
+            rule(30025, Selector::Oif(IfName::new("eth1").unwrap())),
             rule(30030, Selector::Mark { mark: FwMark(0x700), mask: MarkMask::new(0xff00).unwrap() }),
         ]
     }

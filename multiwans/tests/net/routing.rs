@@ -18,7 +18,7 @@ fn a_second_run_finds_nothing_to_do_and_a_stop_leaves_nothing() {
         let changes = kernel.apply(&wish(&[1, 2], None)).await.unwrap();
         assert!(!changes.is_empty());
         assert_eq!(
-            rules()[1..11],
+            rules()[1..14],
             [
                 "30000: from all lookup main suppress_prefixlength 0 proto 109",
                 "30010: from all iif wan1 lookup main proto 109",
@@ -27,6 +27,9 @@ fn a_second_run_finds_nothing_to_do_and_a_stop_leaves_nothing() {
                 "30020: from 10.0.1.2 lookup WAN1 proto 109",
                 "30020: from 10.0.2.2 lookup WAN2 proto 109",
                 "30020: from 10.0.3.2 lookup WAN3 proto 109",
+                "30025: from all oif wan1 lookup WAN1 proto 109",
+                "30025: from all oif wan2 lookup WAN2 proto 109",
+                "30025: from all oif wan3 [detached] lookup WAN3 proto 109",
                 "30030: from all fwmark 0x1/0xff lookup WAN1 proto 109",
                 "30030: from all fwmark 0x2/0xff lookup WAN2 proto 109",
                 "30030: from all fwmark 0x3/0xff lookup WAN3 proto 109",
@@ -109,7 +112,7 @@ fn after_a_crash_the_next_run_adopts_or_removes_what_is_there() {
         kernel.apply(&wish(&[1, 3], None)).await.unwrap();
         assert_eq!(routes("2"), [""; 0]);
         assert!(rules().iter().all(|rule| !rule.starts_with("300")), "{:?}", rules());
-        assert_eq!(rules().iter().filter(|rule| rule.contains("proto 109")).count(), 7);
+        assert_eq!(rules().iter().filter(|rule| rule.contains("proto 109")).count(), 9);
         assert_eq!(kernel.apply(&wish(&[1, 3], None)).await.unwrap(), []);
         kernel.remove(None).await.unwrap();
         assert_eq!(residue(), before);

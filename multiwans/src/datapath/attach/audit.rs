@@ -1,21 +1,17 @@
 //! Finding programs that somebody took off.
 //!
-//! What is attached is asked of things that are ours (the descriptors of our own links, the filters of the
-//! interface), not of the kernel's list of all programs: that would need CAP_SYS_ADMIN.
+//! What is attached is asked of things that are ours (our own links, the filters of the interface), not of
+//! the kernel's list of all programs: that would need CAP_SYS_ADMIN.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
-use std::io;
 
 use aya::Ebpf;
 
 use super::{Attachment, Interfaces, PROGRAMS, classifier};
+use crate::datapath::held::{Held, Place};
 use crate::datapath::{DatapathError, clsact};
 use crate::types::{IfIndex, IfName};
-
-/// The kernel's number of a loaded program.
-type ProgramId = u32;
 
 /// A program that somebody took off an interface.
 #[derive(Debug)]
@@ -37,11 +33,12 @@ impl Interfaces {
     pub(in crate::datapath) fn give_up_broken(
         &mut self,
         ebpf: &mut Ebpf,
+        held: &[Held],
         errors: &mut Vec<DatapathError>,
     ) -> Vec<TakenOff> {
         let mut taken_off = Vec::new();
         for program in PROGRAMS {
-            match self.missing(ebpf, program) {
+            match self.missing(ebpf, held, program) {
                 Ok(missing) => taken_off.extend(missing),
                 Err(error) => errors.push(error),
             }
@@ -70,12 +67,22 @@ impl Interfaces {
     }
 
     /// Where this program should be and is not.
-    fn missing(&self, ebpf: &mut Ebpf, program: &'static str) -> Result<Vec<TakenOff>, DatapathError> {
+    fn missing(
+        &self,
+        ebpf: &mut Ebpf,
+        held: &[Held],
+        program: &'static str,
+    ) -> Result<Vec<TakenOff>, DatapathError> {
         let live = match self.attachment {
             Attachment::Tcx => {
                 let info = classifier(ebpf, program)?.info();
                 let id = info.map_err(|source| DatapathError::Program { program, source })?.id();
-                live_links(id).map_err(DatapathError::Audit)?
+                let places = held.iter().filter(|link| link.program == id).map(|link| link.place);
+                let interface = |place| match place {
+                    Some(Place::Interface(index)) => Some(index),
+                    _ => None,
+                };
+                places.filter_map(interface).collect()
             }
             Attachment::Clsact => {
                 let mut live = BTreeSet::new();
@@ -95,50 +102,5 @@ impl Interfaces {
             .filter(|(index, _)| !live.contains(index))
             .map(|(index, attached)| TakenOff { index: *index, name: attached.name.clone(), program })
             .collect())
-    }
-}
-
-/// The interfaces that a link of ours runs this program on. The kernel shows a link whose program was
-/// detached by force (`bpftool link detach`) without an interface.
-fn live_links(id: ProgramId) -> io::Result<BTreeSet<IfIndex>> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // Descriptors come and go; the one of this very directory does.
-        let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
-        if let Some(index) = live_link(&text, id) {
-            found.insert(index);
-        }
-    }
-    Ok(found)
-}
-
-/// `tcx_link_fdinfo` of the kernel writes `ifindex`, 0 for none, and `bpf_link_show_fdinfo` what stands before.
-fn live_link(fdinfo: &str, id: ProgramId) -> Option<IfIndex> {
-    let field = |name: &str| {
-        let line = fdinfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.map(str::trim)
-    };
-    let is_it = field("link_type") == Some("tcx") && field("prog_id")?.parse() == Ok(id);
-    let index = field("ifindex")?.parse().ok()?;
-    (is_it && index != 0).then_some(IfIndex(index))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_detached_link_has_no_interface() {
-        let shown = |link_type: &str, program: u32, index: u32| {
-            format!(
-                "pos:\t0\nflags:\t02000000\nmnt_id:\t15\nino:\t1061\nlink_type:\t{link_type}\nlink_id:\t7\n\
-                 prog_tag:\ta04f5eef06a7f555\nprog_id:\t{program}\nifindex:\t{index}\nattach_type:\t46 (tcx_ingress)\n"
-            )
-        };
-        assert_eq!(live_link(&shown("tcx", 12, 4), 12), Some(IfIndex(4)));
-        assert_eq!(live_link(&shown("tcx", 12, 0), 12), None);
-        assert_eq!(live_link(&shown("tcx", 13, 4), 12), None);
-        assert_eq!(live_link(&shown("netkit", 12, 4), 12), None);
-        assert_eq!(live_link("pos:\t0\nflags:\t02\n", 12), None);
     }
 }

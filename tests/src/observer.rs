@@ -48,12 +48,29 @@ impl Lab {
     /// # Errors
     /// When the port is taken.
     pub fn observe_tcp(&self, place: Ns, port: u16) -> Result<Observer> {
+        self.accept_tcp(place, port, serve)
+    }
+
+    /// Answers every HTTP request to a port with the address it came from, on every address of a place.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn observe_http(&self, place: Ns, port: u16) -> Result<Observer> {
+        self.accept_tcp(place, port, serve_http)
+    }
+
+    fn accept_tcp(
+        &self,
+        place: Ns,
+        port: u16,
+        serve: fn(TcpStream, SocketAddr, &AtomicBool),
+    ) -> Result<Observer> {
         let listener = self
             .in_ns(place, || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
             .with_context(|| format!("cannot listen on TCP port {port} in {place}"))?;
         listener.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = vec![spawn(&stop, listener, |listener, stop| {
+        let threads = vec![spawn(&stop, listener, move |listener, stop| {
             if let Ok((stream, peer)) = listener.accept() {
                 let stop = Arc::clone(stop);
                 thread::spawn(move || serve(stream, peer, &stop));
@@ -136,6 +153,25 @@ fn serve(stream: TcpStream, peer: SocketAddr, stop: &AtomicBool) {
         Ok(())
     };
     // Tests end connections in every way there is; what they expected they check on their side.
+    exchange().ok();
+}
+
+/// One request, whatever it asks for.
+fn serve_http(stream: TcpStream, peer: SocketAddr, _: &AtomicBool) {
+    let exchange = || -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        // To the empty line: a request that was not read through would be reset.
+        for line in BufReader::new(&stream).lines() {
+            if line?.is_empty() {
+                break;
+            }
+        }
+        let address = peer.ip();
+        let length = address.to_string().len();
+        write!(&stream, "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{address}")
+    };
+    // As above.
     exchange().ok();
 }
 

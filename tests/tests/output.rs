@@ -189,11 +189,7 @@ fn what_an_application_has_chosen_stays_chosen() -> Result<()> {
         let mut answer = [0; 128];
         let length = connected.recv(&mut answer)?;
         assert_eq!(seen(&answer[..length])?, expected, "connected UDP by {name}");
-        // Of a device alone, the kernel takes the destination of a datagram for a neighbour there unless the
-        // main table says otherwise; that is no matter of ours.
-        if name != "device" {
-            assert_eq!(exchange(&free, INTERNET, 80)?, expected, "unconnected UDP by {name}");
-        }
+        assert_eq!(exchange(&free, INTERNET, 80)?, expected, "unconnected UDP by {name}");
     }
     daemon.terminate()
 }
@@ -251,22 +247,6 @@ fn disconnect(socket: &Socket) -> Result<()> {
     let result = unsafe { libc::connect(socket.as_raw_fd(), &raw const address, length) };
     ensure!(result == 0, "{}", std::io::Error::last_os_error());
     Ok(())
-}
-
-#[test]
-fn an_unprivileged_user_is_steered_too() -> Result<()> {
-    let lab = Lab::builder().build()?;
-    let _servers = lab.serve_internet(&[80])?;
-    let config = Config::of(&lab).filter(2, "own", &own("protocol: all, dst: [203.0.113.0/24]"));
-    let mut daemon = Daemon::start(&lab, &config)?;
-    // nobody, without a capability.
-    let nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps -all";
-    for flags in ["-w1", "-w1 -u"] {
-        let answer = lab.feed(Ns::Router, &format!("{nobody} timeout 2 nc {flags} {INTERNET} 80"), "who\n");
-        let text = answer.unwrap_or_else(|error| error.to_string());
-        assert!(text.contains(&wan_ip(2).to_string()), "nc {flags}: {text}");
-    }
-    daemon.terminate()
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(crate) const LAB_TOOLS: &[Tool] = &[
     Tool { program: "ping", package: "iputils-ping" },
     Tool { program: "tcpdump", package: "tcpdump" },
     Tool { program: "modprobe", package: "kmod" },
+    Tool { program: "curl", package: "curl" },
+    Tool { program: "dig", package: "bind9-dnsutils" },
     Tool { program: "dnsmasq", package: "dnsmasq-base" },
     Tool { program: "ethtool", package: "ethtool" },
     Tool { program: "bpftool", package: "bpftool" },

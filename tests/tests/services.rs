@@ -58,6 +58,54 @@ fn a_service_on_every_address_answers_by_the_wan_it_was_asked_by() -> Result<()>
     daemon.terminate()
 }
 
+/// Every way to ask the router by a WAN: TCP, ICMP, a UDP service and a real DNS server.
+fn every_service_answers(lab: &Lab, wans: &[u8]) -> Result<()> {
+    everyone_is_answered(lab, wans)?;
+    for &k in wans {
+        for caller in [INTERNET, INTERNET_OTHERS[1]] {
+            let context = || format!("{caller} by WAN{k}");
+            let client = lab.client(Ns::Internet).from(caller);
+            assert_eq!(client.seen_by_tcp(wan_ip(k), PORT).with_context(context)?, caller);
+            let to = wan_ip(k);
+            lab.sh(Ns::Internet, &format!("ping -n -c 1 -W 2 -I {caller} {to}")).with_context(context)?;
+            let dig = format!("dig +short +tries=1 +time=2 -b {caller} @{to} www.example.org");
+            assert_eq!(lab.sh(Ns::Internet, &dig).with_context(context)?.trim(), "192.0.2.1", "{caller} {k}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_service_answers_by_every_wan_through_restarts_and_failovers() -> Result<()> {
+    let lab = Lab::builder().wans(3).build()?;
+    let _udp = lab.observe_udp(Ns::Router, &[Ipv4Addr::UNSPECIFIED], PORT)?;
+    let _tcp = lab.observe_tcp(Ns::Router, PORT)?;
+    let _dns = lab.serve_dns(Ns::Router, 53, &["address=/example.org/192.0.2.1"])?;
+    ensure!(every_service_answers(&lab, &[2]).is_err(), "the lab proves nothing");
+    // A filter takes nothing of what is an answer.
+    let config = Config::of(&lab).filter(3, "own", "chainMangle: OUTPUT, protocol: all");
+    let mut daemon = Daemon::start(&lab, &config)?;
+    every_service_answers(&lab, &[1, 2, 3])?;
+
+    // As somebody's session of SSH into the router.
+    let session = lab.client(Ns::Internet).from(INTERNET).tcp_session(wan_ip(2), PORT)?;
+    daemon.terminate()?;
+    let mut daemon = Daemon::start(&lab, &config)?;
+    every_service_answers(&lab, &[1, 2, 3]).context("started anew")?;
+
+    lab.blackhole(1)?;
+    daemon.wait_status("WAN2 to be the default", FAILOVER, |s| s.defaults_to(2))?;
+    every_service_answers(&lab, &[2, 3]).context("with WAN1 dead")?;
+    daemon.kill()?;
+    let mut daemon = Daemon::start(&lab, &config)?;
+    every_service_answers(&lab, &[2, 3]).context("killed and started anew")?;
+    lab.heal(1)?;
+    daemon.wait_status("WAN1 to be the default", FAILOVER * 2, |s| s.defaults_to(1))?;
+    every_service_answers(&lab, &[1, 2, 3]).context("with WAN1 back")?;
+    assert!(session.finish()?.messages > 100);
+    daemon.terminate()
+}
+
 #[test]
 fn without_the_daemon_only_the_default_wan_is_answered() -> Result<()> {
     let lab = Lab::builder().build()?;

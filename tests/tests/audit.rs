@@ -6,6 +6,7 @@ use multiwans_tests::topology::{INTERNET, wan_ip};
 use multiwans_tests::wait::{stays_true, wait_until};
 use multiwans_tests::{Config, Daemon, Lab, Ns};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 /// The promise.
@@ -312,6 +313,35 @@ fn an_interface_taken_down_is_switched_on_once() -> Result<()> {
     stays_true("down", Duration::from_secs(4), || !is_up())?;
     let report = others.finish()?;
     assert!(report.messages > 200, "the other WAN's session: {report:?}");
+    daemon.terminate()
+}
+
+#[test]
+fn an_interface_that_ifupdown_knows_is_switched_on_by_it() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    // In the place of ifupdown, which would read the machine's own configuration.
+    let programs = lab.router_files().run().join("multiwans-programs");
+    fs::create_dir_all(&programs)?;
+    let trace = programs.join("trace");
+    for (name, action) in [("ifquery", "test $1 = eth1"), ("ifdown", ":"), ("ifup", "ip link set eth1 up")] {
+        let path = programs.join(name);
+        // As the daemon sees the directory.
+        let text = format!("#!/bin/sh\necho {name} $* >>/run/multiwans-programs/trace\n{action}\n");
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    let path = format!("/run/multiwans-programs:{}", std::env::var("PATH")?);
+    let mut daemon = Daemon::spawn_with(&lab, &web_config(&lab), |command| {
+        command.env("PATH", path);
+    })?;
+    daemon.wait_ready()?;
+    lab.set_down(1)?;
+    let wanted = "ifquery eth1\nifdown --force --ignore-errors eth1\nifup --force --ignore-errors eth1\n";
+    wait_until("ifupdown", Duration::from_secs(5), || {
+        fs::read_to_string(&trace).is_ok_and(|text| text == wanted)
+    })
+    .with_context(|| fs::read_to_string(&trace).unwrap_or_default())?;
+    daemon.wait_status("WAN1 to be back", Duration::from_secs(10), |s| s.defaults_to(1))?;
     daemon.terminate()
 }
 

@@ -16,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Of protocols by their numbers.
 const UDPLITE: u8 = 136;
 const ICMP: u8 = 1;
+const SCTP: u8 = 132;
 const GRE: u8 = 47;
 const ESP: u8 = 50;
 const AH: u8 = 51;
@@ -118,12 +119,12 @@ fn tcp_and_udp_leave_by_the_filters_wan_and_by_the_default_while_it_is_dead() ->
 fn portless_protocols_leave_by_the_filters_wan_and_by_the_default_while_it_is_dead() -> Result<()> {
     let lab = Lab::builder().wans(3).build()?;
     let mut config = Config::of(&lab);
-    for (protocol, name) in [(2, "icmp"), (2, "gre"), (3, "esp"), (3, "ah")] {
+    for (protocol, name) in [(2, "icmp"), (2, "gre"), (3, "esp"), (3, "ah"), (2, "sctp")] {
         config = config.filter(protocol, &format!("own {name}"), &own(&format!("protocol: {name}")));
     }
     let mut daemon = Daemon::start(&lab, &config)?;
-    let check = |expected: [u8; 4]| -> Result<()> {
-        for (protocol, wan) in [ICMP, GRE, ESP, AH].into_iter().zip(expected) {
+    let check = |expected: [u8; 5]| -> Result<()> {
+        for (protocol, wan) in [ICMP, GRE, ESP, AH, SCTP].into_iter().zip(expected) {
             let mut observer = lab.observe_protocol(Ns::Internet, protocol)?;
             for number in 0..5 {
                 let part = format!("packet {number} of {protocol}");
@@ -142,13 +143,13 @@ fn portless_protocols_leave_by_the_filters_wan_and_by_the_default_while_it_is_de
         lab.sh(Ns::Router, &format!("ping -n -c 1 -W 1 {CLIENT}"))?;
         Ok(())
     };
-    check([2, 2, 3, 3])?;
+    check([2, 2, 3, 3, 2])?;
     lab.blackhole(2)?;
     daemon.wait_status("WAN2 to be OFF", FAILOVER, |s| !s.is_on(2))?;
-    check([1, 1, 3, 3])?;
+    check([1, 1, 3, 3, 1])?;
     lab.heal(2)?;
     daemon.wait_status("WAN2 to be ON", FAILOVER * 2, |s| s.is_on(2))?;
-    check([2, 2, 3, 3])?;
+    check([2, 2, 3, 3, 2])?;
     daemon.terminate()
 }
 

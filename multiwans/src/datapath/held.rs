@@ -2,7 +2,7 @@
 //!
 //! Who has the right can detach a link by force (`bpftool link detach`); its holder keeps a descriptor that
 //! does nothing any more, and no event tells of it. The descriptors are asked, not the kernel's list of all
-//! links: that would need CAP_SYS_ADMIN. Asking 100 descriptors takes half a millisecond.
+//! links: that would need CAP_SYS_ADMIN. Asking 70 descriptors takes 0.3 ms.
 
 use std::fs;
 use std::io;

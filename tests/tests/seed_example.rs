@@ -91,9 +91,7 @@ fn the_seeds_example_runs_with_nothing_but_its_addresses_changed() -> Result<()>
     assert_eq!(file(), "enp0s2:ON\nenp0s3:ON\n");
     // Its targets that are names are asked for over each WAN.
     for name in ["google.com", "a.dns.br"] {
-        wait_until(name, FAILOVER, || {
-            daemon.log().matches(&format!("{name}. is 203.0.113.11")).count() == 2
-        })?;
+        wait_until(name, FAILOVER, || daemon.log().matches(&format!("{name} is 203.0.113.11")).count() == 2)?;
     }
 
     let (client, router) = (lab.client(Ns::Client), lab.client(Ns::Router));

@@ -29,7 +29,7 @@ pub enum Error {
         wan: WanLabel,
     },
     /// A WAN's route could not be set because its address is on no interface.
-    #[error("cannot route through {wan}: its interface has not the address {ip}")]
+    #[error("cannot route through {wan}: its interface lacks the address {ip}")]
     NoAddress {
         /// Whose route.
         wan: WanLabel,

@@ -201,7 +201,9 @@ impl Servers {
     }
 
     fn tell(&self, name: &Name, news: Option<News>, addresses: &[Ipv4Addr]) {
-        let (wan, label) = (self.wan.get(), &self.label);
+        let (wan, label, name) = (self.wan.get(), &self.label, name.to_string());
+        // As it stands in the configuration.
+        let name = name.trim_end_matches('.');
         let listed = addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ");
         match news {
             None => {}

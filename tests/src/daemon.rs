@@ -42,6 +42,7 @@ const CONTROL_SOCKET: &str = "multiwans/control.sock";
 pub struct Daemon<'a> {
     lab: &'a Lab,
     child: Child,
+    config: PathBuf,
     log: PathBuf,
 }
 
@@ -59,7 +60,17 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_at(lab: &'a Lab, config: &impl Display, log_level: &str) -> Result<Self> {
-        let mut daemon = Self::spawn_at(lab, config, log_level, |_| {})?;
+        let mut daemon = Self::spawn_at(lab, config, Some(log_level), |_| {})?;
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
+    /// As [`start`](Self::start), without `--log-level`: the configuration says how much is logged.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_as_configured(lab: &'a Lab, config: &impl Display) -> Result<Self> {
+        let mut daemon = Self::spawn_at(lab, config, None, |_| {})?;
         daemon.wait_ready()?;
         Ok(daemon)
     }
@@ -81,26 +92,28 @@ impl<'a> Daemon<'a> {
         config: &impl Display,
         change: impl FnOnce(&mut Command),
     ) -> Result<Self> {
-        Self::spawn_at(lab, config, "debug", change)
+        Self::spawn_at(lab, config, Some("debug"), change)
     }
 
     fn spawn_at(
         lab: &'a Lab,
         config: &impl Display,
-        log_level: &str,
+        log_level: Option<&str>,
         change: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let run = lab.router_files().run();
         let config_name = format!("config-{number}.yaml");
-        fs::write(run.join(&config_name), config.to_string()).context("cannot write the configuration")?;
+        let config_path = run.join(&config_name);
+        fs::write(&config_path, config.to_string()).context("cannot write the configuration")?;
         let log = run.join(format!("log-{number}"));
         let log_file = File::create(&log).context("cannot create the log")?;
 
         let mut command = command(lab)?;
         command
-            .args(["run", "-c", &format!("/run/{config_name}"), "--log-level", log_level])
+            .args(["run", "-c", &format!("/run/{config_name}")])
+            .args(log_level.into_iter().flat_map(|level| ["--log-level", level]))
             .stdin(Stdio::null())
             .stdout(log_file.try_clone()?)
             .stderr(log_file)
@@ -112,7 +125,7 @@ impl<'a> Daemon<'a> {
         }
         change(&mut command);
         let child = command.spawn().context("cannot run the daemon")?;
-        Ok(Self { lab, child, log })
+        Ok(Self { lab, child, config: config_path, log })
     }
 
     /// Waits until it knows the state of every link.
@@ -146,6 +159,32 @@ impl<'a> Daemon<'a> {
             bail!("status: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         Status::parse(&String::from_utf8_lossy(&output.stdout))
+    }
+
+    /// Writes another text into its configuration file, and tells nobody.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_config(&self, config: &impl Display) -> Result<()> {
+        // In one step: it may be read at any moment.
+        let fresh = self.config.with_extension("new");
+        fs::write(&fresh, config.to_string())?;
+        fs::rename(&fresh, &self.config).context("cannot write the configuration")
+    }
+
+    /// Has it read its configuration anew, as the operator does. What was printed; an error where it was
+    /// refused, with what was said then.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn reload(&self) -> Result<String> {
+        let mut command = Command::new(binary()?);
+        let output = end_of(command.arg("reload").arg("--socket").arg(self.control_socket()))?;
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.code() == Some(0) {
+            return Ok(text(&output.stdout));
+        }
+        bail!("{}: {}{}", output.status, text(&output.stdout), text(&output.stderr));
     }
 
     /// Waits for a state, and says how long that took.

@@ -27,6 +27,8 @@ pub enum Command {
     Run(Run),
     /// Check a configuration: print its summary, or every problem with its line
     Check(Check),
+    /// Have the running daemon read its configuration anew: print what changed, or why nothing did
+    Reload(Reload),
     /// Show the links of the running daemon
     Status(Status),
     /// Send a test mail and tell each step
@@ -52,6 +54,17 @@ pub struct Run {
 pub struct Check {
     /// Configuration [default: config.yaml beside the program, then /etc/multiwans/config.yaml]
     #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `multiwans reload`.
+#[derive(Debug, Args)]
+pub struct Reload {
+    /// Control socket [default: the configuration's `daemon.controlSocket`, else /run/multiwans/control.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Configuration to take the control socket from; the daemon reads the one it was started with
+    #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
     pub config: Option<PathBuf>,
 }
 

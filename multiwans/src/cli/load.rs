@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::config::{self, Parsed, Problems};
+use crate::config::{self, LogLevel, Parsed, Problems};
 
 /// A million prefixes, one a line with a comment, take about 40 MiB; whatever is larger is not a
 /// configuration (a log, a disk image, `/dev/zero`).
@@ -48,6 +48,45 @@ pub enum LoadError {
     /// The text is no valid configuration.
     #[error(transparent)]
     Invalid(#[from] Problems),
+}
+
+/// The configuration of a daemon: its file, and what the command line has to say about it. Can be loaded
+/// again and again.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// `--socket`.
+    pub socket: Option<PathBuf>,
+    /// `--log-level`.
+    pub log_level: Option<LogLevel>,
+}
+
+impl Origin {
+    /// Reads and validates it, with the command line's values in the place of the file's, and paths that are
+    /// relative to the file's folder made absolute.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Parsed, LoadError> {
+        let mut parsed = load(&self.path)?;
+        let config = &mut parsed.config;
+        if let Some(socket) = &self.socket {
+            config.daemon.control_socket.clone_from(socket);
+        }
+        if let Some(level) = self.log_level {
+            config.daemon.log_level = level;
+        }
+        config.hooks.dir = beside(&self.path, &config.hooks.dir)
+            .map_err(|source| LoadError::Unreadable { path: self.path.clone(), source })?;
+        Ok(parsed)
+    }
+}
+
+/// A path of the configuration that is relative to the folder of its file.
+fn beside(file: &Path, path: &Path) -> io::Result<PathBuf> {
+    let file = std::path::absolute(file)?;
+    Ok(file.parent().unwrap_or(Path::new("/")).join(path))
 }
 
 /// Reads and validates a configuration file. Messages call it as `path` is written.

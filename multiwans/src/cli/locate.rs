@@ -45,5 +45,19 @@ pub(super) fn socket(named: Option<PathBuf>, from: Option<PathBuf>) -> Result<Pa
         return load(&from).map(|parsed| parsed.config.daemon.control_socket);
     }
     let found = config(None).ok().and_then(|path| load(&path).ok());
-    Ok(found.map_or_else(|| PathBuf::from(SOCKET), |parsed| parsed.config.daemon.control_socket))
+    Ok(found.map_or_else(default_socket, |parsed| parsed.config.daemon.control_socket))
+}
+
+/// Where the running daemon's socket may be, the likeliest first. The file may name another one by now than
+/// the daemon was started with, so the default is always among them.
+pub(super) fn sockets(named: Option<PathBuf>, from: Option<PathBuf>) -> Result<Vec<PathBuf>, LoadError> {
+    let is_named = named.is_some();
+    let first = socket(named, from)?;
+    let default = default_socket();
+    Ok(if is_named || first == default { vec![first] } else { vec![first, default] })
+}
+
+/// Where the socket is when no configuration says.
+pub(super) fn default_socket() -> PathBuf {
+    PathBuf::from(SOCKET)
 }

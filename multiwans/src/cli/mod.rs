@@ -6,6 +6,7 @@ pub mod load;
 mod locate;
 mod logging;
 mod mail_test;
+mod reload;
 mod run;
 pub mod status;
 
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
             Ok(path) => mail_test::run(&path),
             Err(error) => fail(&error),
         },
+        Some(Command::Reload(args)) => reload::run(args.socket, args.config),
         Some(Command::Status(args)) => match locate::socket(args.socket, args.config) {
             Ok(path) => status::run(&path, args.json),
             Err(error) => fail(&error),

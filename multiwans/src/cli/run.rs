@@ -1,13 +1,12 @@
 //! `multiwans run`: the daemon in the foreground.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::args::Run;
-use super::load::load;
+use super::load::Origin;
 use super::{fail, locate, logging};
-use crate::config::LogLevel;
+use crate::config::{LogLevel, Parsed};
 use crate::daemon;
 
 /// Loads the configuration and runs the daemon. Nothing is changed where either is not possible.
@@ -16,28 +15,22 @@ pub(super) fn run(args: Run) -> ExitCode {
         Ok(path) => path,
         Err(error) => return fail(&error),
     };
-    let parsed = match load(&path) {
+    let origin = Origin { path, socket: args.socket, log_level: args.log_level.map(LogLevel::from) };
+    let parsed = match origin.load() {
         Ok(parsed) => parsed,
         Err(error) => return fail(&error),
     };
-    let mut config = parsed.config;
-    let level = args.log_level.map_or(config.daemon.log_level, LogLevel::from);
-    config.hooks.dir = match beside(&path, &config.hooks.dir) {
-        Ok(dir) => dir,
-        Err(error) => return fail(&format!("{}: {error}", path.display())),
-    };
-    let (_logging, for_mail) = match logging::init(level) {
+    let level = parsed.config.daemon.log_level;
+    let (logging, for_mail) = match logging::init(level) {
         Ok(logging) => logging,
         Err(error) => return fail(&format!("no thread for the log: {error}")),
     };
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
-    if let Some(socket) = args.socket {
-        config.daemon.control_socket = socket;
-    }
     let options = daemon::Options { log_decisions: level >= LogLevel::Debug, for_mail };
-    match daemon::run(config, options) {
+    let source = Arc::new(Source { origin, log: logging.filter() });
+    match daemon::run(parsed.config, options, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -46,8 +39,18 @@ pub(super) fn run(args: Run) -> ExitCode {
     }
 }
 
-/// A path of the configuration that is relative to the folder of its file.
-fn beside(file: &Path, path: &Path) -> io::Result<PathBuf> {
-    let file = std::path::absolute(file)?;
-    Ok(file.parent().unwrap_or(Path::new("/")).join(path))
+/// What the daemon reloads from.
+struct Source {
+    origin: Origin,
+    log: logging::Filter,
+}
+
+impl daemon::Source for Source {
+    fn load(&self) -> Result<Parsed, String> {
+        self.origin.load().map_err(|error| error.to_string())
+    }
+
+    fn set_log_level(&self, level: LogLevel) {
+        self.log.set(level);
+    }
 }

@@ -2,13 +2,24 @@
 
 use std::fmt::{self, Write as _};
 
-use super::model::{Chain, Filter, PortRange, Protocol};
+use super::model::{Chain, Filter, LogLevel, PortRange, Protocol};
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Prerouting => "PREROUTING",
             Self::Output => "OUTPUT",
+        })
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
         })
     }
 }

@@ -7,6 +7,7 @@
 //! serde would stop at the first value it dislikes, so it only builds the tree here; the rules are
 //! applied by hand and none of them hides another. Nothing here does IO: the text comes from the caller.
 
+mod diff;
 mod display;
 mod filter;
 mod general;
@@ -25,6 +26,7 @@ mod wan;
 #[cfg(test)]
 mod tests;
 
+pub use diff::Difference;
 pub use model::*;
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;

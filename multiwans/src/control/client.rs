@@ -9,9 +9,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Request;
 
-/// For each step: connecting, writing, reading. A second more than the daemon gives itself, so that its
-/// own word on a timeout arrives.
-const TIMEOUT: Duration = Duration::from_secs(6);
+/// For each step: connecting, writing, reading. This much more than the daemon gives itself, so that its own
+/// word on a timeout arrives.
+const GRACE: Duration = Duration::from_secs(1);
 /// Far more than the status of 252 WANs; a bound so that whatever listens there cannot fill the memory.
 const RESPONSE_MAX: u64 = 16 << 20;
 
@@ -25,7 +25,7 @@ pub enum ClientError {
     #[error("control socket ({path}) must be opened as root: permission denied", path = .0.display())]
     PermissionDenied(PathBuf),
     /// It listens but does not answer.
-    #[error("the daemon behind {path} does not answer within {TIMEOUT:?}", path = .0.display())]
+    #[error("the daemon behind {path} does not answer", path = .0.display())]
     TimedOut(PathBuf),
     /// It closed the connection: it was stopping.
     #[error("the daemon behind {path} went away before it answered", path = .0.display())]
@@ -71,9 +71,10 @@ pub fn request(path: &Path, request: &Request) -> Result<Value, ClientError> {
 
 fn exchange(path: &Path, request: &Request) -> io::Result<Vec<u8>> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let patience = request.patience() + GRACE;
     // Before connecting: on Linux it bounds that, too, should the daemon not accept any more.
-    socket.set_write_timeout(Some(TIMEOUT))?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.set_write_timeout(Some(patience))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.connect(&SockAddr::unix(path)?)?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

@@ -7,6 +7,8 @@
 pub mod client;
 pub mod server;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use server::{Call, Server};
@@ -17,4 +19,17 @@ pub use server::{Call, Server};
 pub enum Request {
     /// The links and the default; the answer is an [`engine::Status`](crate::engine::Status) and, beside it, `datapath`.
     Status,
+    /// Read the configuration anew and put it in force. The answer comes once that is done: `changes` and
+    /// `warnings`, each a list of texts.
+    Reload,
+}
+
+impl Request {
+    /// How long the daemon may take for its answer: a configuration may refer to long lists.
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Status => Duration::from_secs(5),
+            Self::Reload => Duration::from_secs(120),
+        }
+    }
 }

@@ -26,7 +26,7 @@ const CONNECTIONS_MAX: usize = 16;
 const BACKLOG: i32 = 64;
 /// Longest request line without its newline, in bytes.
 const REQUEST_MAX: usize = 64 << 10;
-/// For each step of a connection: reading the request, the daemon's answer, writing it.
+/// For each step of a connection: reading the request, writing the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: the process is out of descriptors, and trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -168,7 +168,8 @@ async fn read_request(stream: &mut UnixStream) -> Result<Option<Request>, String
 
 /// Puts a request to the daemon.
 async fn ask(request: Request, calls: mpsc::Sender<Call>) -> Value {
-    let answered = timeout(TIMEOUT, async {
+    let patience = request.patience();
+    let answered = timeout(patience, async {
         let (reply, answer) = oneshot::channel();
         calls.send(Call { request, reply }).await.ok()?;
         answer.await.ok()
@@ -176,7 +177,7 @@ async fn ask(request: Request, calls: mpsc::Sender<Call>) -> Value {
     match answered.await {
         Ok(Some(answer)) => answer,
         Ok(None) => refusal("the daemon is stopping"),
-        Err(_) => refusal(&format!("the daemon did not answer within {TIMEOUT:?}")),
+        Err(_) => refusal(&format!("the daemon did not answer within {patience:?}")),
     }
 }
 

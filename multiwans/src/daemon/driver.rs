@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use super::clock::Clock;
 use super::executor::Order;
 use super::mail::Mail;
+use super::reload::{Prepared, Reloads};
 use super::supervisor::Supervisor;
 use crate::control::{Call, Request};
-use crate::engine::{Disturbance, Engine, Event, Interface, Level, Round, Status};
+use crate::engine::{Command, CommandId, Disturbance, Engine, Event, Interface, Level, Round, Status};
 use crate::net::{Error, Monitor};
 use crate::types::{IfIndex, IfName};
 
@@ -68,6 +69,7 @@ pub(super) struct Driver {
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) names: Rc<BTreeMap<IfIndex, IfName>>,
     pub(super) mail: Mail,
+    pub(super) reloads: Reloads,
     pub(super) supervisor: Supervisor,
 }
 
@@ -100,9 +102,18 @@ impl Driver {
                         tracing::info!("{name} received");
                         return Ok(());
                     }
-                    Wish::Reload => tracing::warn!("SIGHUP ignored: the configuration is read at start only"),
+                    Wish::Reload => {
+                        tracing::info!("SIGHUP received");
+                        self.reload(None);
+                    }
                 },
-                Some(result) = self.results.recv() => self.feed(result),
+                Some(result) = self.results.recv() => {
+                    let reloaded = self.reloads.settle(&result);
+                    self.feed(result);
+                    if reloaded {
+                        self.reloaded();
+                    }
+                }
                 changed = self.monitor.changed() => {
                     let changed = changed?;
                     if changed.interfaces {
@@ -119,9 +130,10 @@ impl Driver {
                 // Before what can be many: a flood of results must not make the loop look dead.
                 _ = self.supervisor.alive_due() => self.supervisor.alive(),
                 entry = self.mail.logged() => self.mail.entry(entry, self.clock.now()),
-                Some(round) = self.rounds.recv() => self.feed(Event::Round(round)),
+                Some(round) = self.rounds.recv() => drop(self.feed(Event::Round(round))),
                 Some(call) = self.calls.recv() => self.answer(call),
-                () = until(deadline) => self.feed(Event::Tick),
+                read = self.reloads.read() => self.take_over(read),
+                () = until(deadline) => drop(self.feed(Event::Tick)),
             }
         }
     }
@@ -135,8 +147,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Tells the engine, and passes on what it says.
-    fn feed(&mut self, event: Event) {
+    /// Tells the engine, and passes on what it says. The commands by which a configuration is put in force.
+    fn feed(&mut self, event: Event) -> Vec<CommandId> {
         let now = self.clock.now();
         self.engine.handle(&event, now);
         let mut any_told = false;
@@ -150,17 +162,55 @@ impl Driver {
             }
         }
         self.supervisor.tell(&self.engine, any_told);
+        let mut configuring = Vec::new();
         while let Some(numbered) = self.engine.poll_command() {
             tracing::debug!(id = numbered.id.0, "{:?}", numbered.command);
+            if let Command::Filters(_) | Command::Routes(_) | Command::Probe { .. } = numbered.command {
+                configuring.push(numbered.id);
+            }
             // As above: the executor outlives the loop.
             let _ = self.orders.send(Order::Command { numbered, names: Rc::clone(&self.names) });
         }
         // Last: what was decided is under way before anyone writes about it.
         self.mail.turn(now, || self.engine.status());
+        configuring
     }
 
-    fn answer(&self, call: Call) {
+    /// Begins a reload, or puts it behind the one under way.
+    fn reload(&mut self, asker: Option<oneshot::Sender<Value>>) {
+        if self.reloads.ask(asker) {
+            self.supervisor.reloading();
+        }
+    }
+
+    /// Puts what was read in force, if it can be.
+    fn take_over(&mut self, read: Result<Prepared, String>) {
+        if let Some(takeover) = self.reloads.take_over(read) {
+            self.mail.configure(&takeover.config, takeover.office);
+            let mut commands = Vec::new();
+            if let Some(configuration) = takeover.configuration {
+                let settings = configuration.settings.clone();
+                // As above: the executor outlives the loop.
+                let _ = self.orders.send(Order::Configure(Box::new(configuration)));
+                commands = self.feed(Event::Configured(settings));
+            }
+            if !self.reloads.awaits(commands) {
+                return;
+            }
+        }
+        self.reloaded();
+    }
+
+    fn reloaded(&mut self) {
+        self.supervisor.reloaded();
+        if self.reloads.begin() {
+            self.supervisor.reloading();
+        }
+    }
+
+    fn answer(&mut self, call: Call) {
         match call.request {
+            Request::Reload => self.reload(Some(call.reply)),
             Request::Status => {
                 let status = self.engine.status();
                 let (tx, rx) = oneshot::channel();

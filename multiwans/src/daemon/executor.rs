@@ -5,21 +5,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::reload::Configuration;
 use super::{bring_up, sessions};
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath};
 use crate::engine::{
-    Binding, Command, CommandId, Disturbance, Event, MoveFlows, Numbered, Role, Round, Routes, Steering,
+    Binding, Command, CommandId, Disturbance, Event, MoveFlows, Numbered, Revision, Role, Round, Routes,
+    Steering,
 };
 use crate::net::conntrack::{Conntrack, Deleted, Select, Tracking};
 use crate::net::{Change, Kernel};
 use crate::notify::{Hooks, StatusFile};
+use crate::policy::Policies;
 use crate::probe::{Names, Prober, Timing};
 use crate::types::{IfIndex, IfName, WanMark};
 
@@ -30,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) enum Order {
     /// Carry out a command. `names`: the interfaces as the driver knows them now.
     Command { numbered: Numbered, names: Rc<BTreeMap<IfIndex, IfName>> },
+    /// Follow this configuration from the next command on.
+    Configure(Box<Configuration>),
     /// Tell the data path's side of the status.
     Describe(oneshot::Sender<Value>),
     /// Undo everything and end.
@@ -46,9 +52,11 @@ pub(super) struct Undone {
 
 /// Everything the daemon holds of the system.
 pub(super) struct Executor {
-    config: Rc<Config>,
+    config: Arc<Config>,
     datapath: Datapath,
     kernel: Kernel,
+    /// Filters to be put in force; `None`: they are.
+    filters: Option<(Revision, Policies)>,
     /// `None`: this kernel could not be asked; said once at start.
     conntrack: Option<Conntrack>,
     status_file: StatusFile,
@@ -66,7 +74,7 @@ pub(super) struct Executor {
 impl Executor {
     /// Nothing is done yet.
     pub(super) fn new(
-        config: Rc<Config>,
+        config: Arc<Config>,
         datapath: Datapath,
         kernel: Kernel,
         conntrack: Option<Conntrack>,
@@ -79,6 +87,7 @@ impl Executor {
             config,
             datapath,
             kernel,
+            filters: None,
             conntrack,
             status_file,
             hooks,
@@ -135,6 +144,7 @@ impl Executor {
                     // The driver is gone only when it stops, and then nobody asks.
                     let _ = results.send(answer(id, result));
                 }
+                Order::Configure(configuration) => self.configure(*configuration),
                 Order::Describe(reply) => {
                     let _ = reply.send(self.describe());
                 }
@@ -155,6 +165,7 @@ impl Executor {
                 self.steering = steering;
                 Ok(())
             }
+            Command::Filters(revision) => self.filters(revision),
             Command::Routes(routes) => self.routes(&routes).await,
             Command::MoveFlows(MoveFlows::OffDeadLink { address, .. }) => self.move_off(address).await,
             Command::MoveFlows(MoveFlows::Unanswered) => self.move_unanswered().await,
@@ -175,6 +186,31 @@ impl Executor {
                 Ok(())
             }
         }
+    }
+
+    /// Nothing is in force by this: the commands that follow do that.
+    fn configure(&mut self, configuration: Configuration) {
+        let Configuration { revision, config, policies, settings } = configuration;
+        self.kernel.configure(&config);
+        self.hooks.configure(&config.hooks.dir, config.hooks.timeout);
+        for wan in config.wans.iter().filter(|wan| settings.probes.contains(&wan.mark)) {
+            if let Some(names) = self.names.get_mut(&wan.mark) {
+                *names = names.configured(wan, &config.dns);
+            }
+        }
+        if let Some(policies) = policies {
+            self.filters = Some((revision, policies));
+        }
+        self.config = config;
+    }
+
+    fn filters(&mut self, revision: Revision) -> Result<(), String> {
+        let Some((_, policies)) = self.filters.as_ref().filter(|(waiting, _)| *waiting == revision) else {
+            return Ok(());
+        };
+        self.datapath.install_both(policies).map_err(|error| error.to_string())?;
+        self.filters = None;
+        Ok(())
     }
 
     async fn attach(

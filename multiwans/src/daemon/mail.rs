@@ -7,16 +7,14 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::engine::alerts::{Alert, Alerts, Entry};
 use crate::engine::{Kind, Notice, Now, Status};
-use crate::notify::email::{Mailer, Report, SetupError};
+use crate::notify::email::{Mailer, Office, Report, SetupError};
 
-/// What the loop tells of to whoever reads mail. Without `email` in the configuration it does nothing.
+/// What the loop tells of to whoever reads mail. Notices are collected without `email` in the configuration
+/// too: a reload may bring it.
 #[derive(Debug)]
-pub(super) struct Mail(Option<Desk>);
-
-#[derive(Debug)]
-struct Desk {
+pub(super) struct Mail {
     alerts: Alerts,
-    mailer: Mailer,
+    mailer: Option<Mailer>,
     /// Errors and warnings of everything but the engine, as they were logged.
     logged: mpsc::Receiver<Entry>,
     /// Unix time in seconds.
@@ -30,63 +28,79 @@ impl Mail {
         logged: mpsc::Receiver<Entry>,
         now: Now,
     ) -> Result<Self, SetupError> {
-        let desk = |mailer| Desk { alerts: Alerts::new(config), mailer, logged, started: now.wall };
-        Ok(Self(Mailer::start(config)?.map(desk)))
+        let mailer = match Office::open(config)? {
+            Some((office, warning)) => {
+                if let Some(warning) = warning {
+                    tracing::warn!("{warning}");
+                }
+                Some(Mailer::start(office)?)
+            }
+            None => None,
+        };
+        Ok(Self { alerts: Alerts::new(config), mailer, logged, started: now.wall })
     }
 
-    /// Waits for an error or warning of anything but the engine; for ever where there are no mails.
+    /// Waits for an error or warning of anything but the engine.
     pub(super) async fn logged(&mut self) -> Entry {
-        if let Some(desk) = &mut self.0
-            && let Some(entry) = desk.logged.recv().await
-        {
-            return entry;
+        match self.logged.recv().await {
+            Some(entry) => entry,
+            None => std::future::pending().await,
         }
-        std::future::pending().await
     }
 
     /// Takes such a line in.
     pub(super) fn entry(&mut self, entry: Entry, now: Now) {
-        if let Some(desk) = &mut self.0 {
-            desk.alerts.entry(entry, now.mono);
+        self.alerts.entry(entry, now.mono);
+    }
+
+    /// Follows another configuration; `office` is made of it. Without one there are no mails from now on, and
+    /// those that wait are lost.
+    pub(super) fn configure(&mut self, config: &Config, office: Option<Office>) {
+        self.alerts.configure(config);
+        match (&self.mailer, office) {
+            (_, None) => self.mailer = None,
+            (Some(mailer), Some(office)) => mailer.configure(office),
+            (None, Some(office)) => match Mailer::start(office) {
+                Ok(mailer) => self.mailer = Some(mailer),
+                Err(error) => tracing::error!("no mails will be sent: {error}"),
+            },
         }
     }
 
     /// Takes in what the engine noticed.
     pub(super) fn notice(&mut self, notice: &Notice, now: Now) {
-        let Some(desk) = &mut self.0 else { return };
-        desk.alerts.notice(notice, now);
-        if let Kind::LinkOn { .. } | Kind::DefaultChanged { .. } = notice.kind {
-            desk.mailer.hurry();
+        self.alerts.notice(notice, now);
+        if let Some(mailer) = &self.mailer
+            && let Kind::LinkOn { .. } | Kind::DefaultChanged { .. } = notice.kind
+        {
+            mailer.hurry();
         }
     }
 
     /// When to call [`turn`](Self::turn) at the latest, on the clock of `Now::mono`.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.0.as_ref()?.alerts.next_deadline()
+        self.alerts.next_deadline()
     }
 
     /// Has the mail written that is due, if one is.
     pub(super) fn turn(&mut self, now: Now, status: impl FnOnce() -> Status) {
-        let Some(desk) = &mut self.0 else { return };
-        if let Some(alert) = desk.alerts.poll(now.mono) {
-            desk.mailer.mail(desk.report(alert, status(), now));
+        let alert = self.alerts.poll(now.mono);
+        if let (Some(alert), Some(mailer)) = (alert, &self.mailer) {
+            mailer.mail(self.report(alert, status(), now));
         }
     }
 
     /// Has the STOP mail written, with what went wrong on the way there, and waits a few seconds for all
     /// that was not delivered yet.
-    pub(super) async fn stop(self, now: Now, status: Status) {
-        let Some(mut desk) = self.0 else { return };
-        while let Ok(entry) = desk.logged.try_recv() {
-            desk.alerts.entry(entry, now.mono);
+    pub(super) async fn stop(mut self, now: Now, status: Status) {
+        let Some(mailer) = self.mailer.take() else { return };
+        while let Ok(entry) = self.logged.try_recv() {
+            self.alerts.entry(entry, now.mono);
         }
-        let alert = desk.alerts.stop();
-        let report = desk.report(alert, status, now);
-        desk.mailer.stop(report).await;
+        let alert = self.alerts.stop();
+        mailer.stop(self.report(alert, status, now)).await;
     }
-}
 
-impl Desk {
     fn report(&self, alert: Alert, status: Status, now: Now) -> Report {
         Report { alert, status, written: now.wall, started: self.started }
     }

@@ -16,7 +16,7 @@ fn the_loop_waits_for_nothing_of_mail() {
     let config = world::config(&[Some(1)]);
     let (mailer, waiting) = Mailer::deaf();
     let (_lines, logged) = mpsc::channel(1);
-    let mut mail = Mail(Some(Desk { alerts: Alerts::new(&config), mailer, logged, started: 0 }));
+    let mut mail = Mail { alerts: Alerts::new(&config), mailer: Some(mailer), logged, started: 0 };
     let started = Instant::now();
     for hour in 1..=10_000 {
         let now = Now { mono: Duration::from_secs(hour * 3600), wall: hour, utc_offset: 0 };

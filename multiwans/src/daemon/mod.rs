@@ -15,6 +15,7 @@ mod driver;
 mod executor;
 pub mod lock;
 mod mail;
+mod reload;
 pub mod requirements;
 mod sessions;
 mod specific;
@@ -22,6 +23,7 @@ mod supervisor;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -40,6 +42,8 @@ use clock::Clock;
 use driver::{Driver, Signals};
 use executor::{Executor, Undone};
 use mail::Mail;
+use reload::Reloads;
+pub use reload::Source;
 use supervisor::Supervisor;
 
 /// Rounds that may wait for the loop. A round waits for a millisecond or so; with every WAN probed ten
@@ -57,12 +61,12 @@ pub struct Options {
     pub for_mail: mpsc::Receiver<Entry>,
 }
 
-/// Runs the daemon until it is asked to stop.
+/// Runs the daemon until it is asked to stop. `source` is where `config` came from, for a reload.
 ///
 /// # Errors
 ///
 /// What keeps it from starting (nothing was changed then), or what could not be undone at the stop.
-pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
+pub fn run(config: Config, options: Options, source: Arc<dyn Source>) -> anyhow::Result<()> {
     if !Datapath::is_built_in() {
         bail!("{}", crate::datapath::DatapathError::NoObject);
     }
@@ -76,13 +80,13 @@ pub fn run(config: Config, options: Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    let result = LocalSet::new().block_on(&runtime, serve(config, options));
+    let result = LocalSet::new().block_on(&runtime, serve(config, options, source));
     // A hook's folder on a file server that hangs keeps a thread waiting, which must not keep the process.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
+async fn serve(config: Config, options: Options, source: Arc<dyn Source>) -> anyhow::Result<()> {
     let clock = Clock::start();
     // Before anything is changed: from here on a signal means a clean stop.
     let signals = Signals::listen().context("signals cannot be received")?;
@@ -106,13 +110,13 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
         tokio::task::spawn_local(decisions::follow(datapath.decisions()?));
     }
 
-    let config = Rc::new(config);
+    let config = Arc::new(config);
     let (rounds_tx, rounds) = mpsc::channel(ROUNDS_WAITING);
     let (calls_tx, calls) = mpsc::channel(CALLS_WAITING);
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let (results_tx, results) = mpsc::unbounded_channel();
     let control = tokio::task::spawn_local(server.serve(calls_tx));
-    let executor = Executor::new(Rc::clone(&config), datapath, kernel, conntrack, rounds_tx);
+    let executor = Executor::new(Arc::clone(&config), datapath, kernel, conntrack, rounds_tx);
     let executor = tokio::task::spawn_local(executor.run(orders_rx, results_tx));
     let driver = Driver {
         engine: Engine::new(&config),
@@ -125,6 +129,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
         orders,
         names: Rc::new(BTreeMap::new()),
         mail,
+        reloads: Reloads::new(source, config),
         supervisor: Supervisor::from_env(),
     };
 

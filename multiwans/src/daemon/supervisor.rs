@@ -2,6 +2,7 @@
 //!
 //! * `READY=1` once every link has been judged and programs, routes and rules are in force: what is ordered
 //!   after this unit finds a router that routes.
+//! * `RELOADING=1` when a reload begins and `READY=1` when it is over, so that `systemctl reload` waits.
 //! * `STATUS=` the line that `systemctl status` shows.
 //! * `WATCHDOG=1` from the event loop itself, so that a loop that hangs is noticed and started anew.
 //! * `STOPPING=1` when the stop begins.
@@ -73,6 +74,22 @@ impl Supervisor {
         }
         tell(&states);
         self.status = status;
+    }
+
+    /// A reload begins. Of no interest to a manager that still waits for the start.
+    pub(super) fn reloading(&self) {
+        if self.ready {
+            // systemd wants the time with it since version 253, and takes what came before it for older.
+            let time = NotifyState::monotonic_usec_now().ok();
+            tell(&[Some(NotifyState::Reloading), time].into_iter().flatten().collect::<Vec<_>>());
+        }
+    }
+
+    /// The reload is over, well or not.
+    pub(super) fn reloaded(&self) {
+        if self.ready {
+            tell(&[NotifyState::Ready]);
+        }
     }
 
     /// The stop begins.

@@ -87,8 +87,7 @@ impl Datapath {
         let wans = config.wans.iter().map(|wan| (wan.mark, wan.fwmark, wan.ip));
         let links = links::Links::new(&mut ebpf, wans)?;
         let mut policy_maps = policy_maps::PolicyMaps::default();
-        policy_maps.install(&mut ebpf, PolicySet::Forwarding, &policies.forwarding)?;
-        policy_maps.install(&mut ebpf, PolicySet::Output, &policies.output)?;
+        policy_maps.install(&mut ebpf, &of_sets(policies))?;
         let attachment = options.attachment.unwrap_or_else(attach::supported_attachment);
         Ok(Self {
             ebpf,
@@ -181,7 +180,12 @@ impl Datapath {
     /// Puts another policy in force; no packet is judged by a mixture. Says what had to be written: only what
     /// differs from the one before. On an error that one stays.
     pub fn install(&mut self, set: PolicySet, policy: &Compiled) -> Result<Written, DatapathError> {
-        self.policies.install(&mut self.ebpf, set, policy)
+        self.policies.install(&mut self.ebpf, &[(set, policy)])
+    }
+
+    /// The same for both, or for none of them.
+    pub fn install_both(&mut self, policies: &Policies) -> Result<Written, DatapathError> {
+        self.policies.install(&mut self.ebpf, &of_sets(policies))
     }
 
     /// Stores sessions that were there before the daemon. Returns how many the table took.
@@ -233,6 +237,10 @@ impl Datapath {
             .map(|result| result.return_value)
             .map_err(|source| DatapathError::Program { program: name, source })
     }
+}
+
+fn of_sets(policies: &Policies) -> [(PolicySet, &Compiled); PolicySet::COUNT] {
+    [(PolicySet::Forwarding, &policies.forwarding), (PolicySet::Output, &policies.output)]
 }
 
 fn netns_cookie() -> Result<u64, DatapathError> {

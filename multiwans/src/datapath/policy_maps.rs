@@ -57,29 +57,45 @@ struct Placed {
 }
 
 impl PolicyMaps {
-    /// Puts a policy in force. On an error the one before stays in force, untouched, except where the error
-    /// is from clearing it away.
+    /// Puts policies in force. On an error those before stay in force, untouched, except where the error is
+    /// from clearing them away.
     pub(super) fn install(
         &mut self,
         ebpf: &mut Ebpf,
-        set: PolicySet,
-        policy: &Compiled,
+        policies: &[(PolicySet, &Compiled)],
     ) -> Result<Written, DatapathError> {
-        let Copies { active, copies } = &mut self.sets[set as usize];
-        let (old, aside) = (*active, *active ^ 1);
-        let (wanted, written) = fill(&copies[old as usize], policy)?;
-
-        copies[aside as usize].become_(&wanted, ebpf, set.place(aside))?;
-        let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
-        slot.set(set as u32, PolicySlot { active: aside }, 0).map_err(DatapathError::map(maps::SLOT))?;
-        *active = aside;
-        // A packet that read the slot before that write may still be on its way through the old copy. Writing
-        // into a map of maps waits for it, even where it changes nothing.
-        if let Some(filters) = &wanted.filters {
-            filters.put(ebpf, maps::FILTERS, set.place(aside))?;
+        let mut written = Written::default();
+        let mut filled = Vec::with_capacity(policies.len());
+        for &(set, policy) in policies {
+            let Copies { active, copies } = &self.sets[set as usize];
+            let (wanted, own) = fill(&copies[*active as usize], policy)?;
+            written.maps += own.maps;
+            written.bytes += own.bytes;
+            filled.push((set, wanted));
         }
-        // So that what only the old one had is released now, and the next policy is written in its changes.
-        copies[old as usize].become_(&wanted, ebpf, set.place(old))?;
+        for (set, wanted) in &filled {
+            let Copies { active, copies } = &mut self.sets[*set as usize];
+            let aside = *active ^ 1;
+            copies[aside as usize].become_(wanted, ebpf, set.place(aside))?;
+        }
+        let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
+        for (set, _) in &filled {
+            let active = &mut self.sets[*set as usize].active;
+            slot.set(*set as u32, PolicySlot { active: *active ^ 1 }, 0)
+                .map_err(DatapathError::map(maps::SLOT))?;
+            *active ^= 1;
+        }
+        for (set, wanted) in &filled {
+            let Copies { active, copies } = &mut self.sets[*set as usize];
+            // A packet that read the slot before that write may still be on its way through the old copy.
+            // Writing into a map of maps waits for it, even where it changes nothing.
+            if let Some(filters) = &wanted.filters {
+                filters.put(ebpf, maps::FILTERS, set.place(*active))?;
+            }
+            // So that what only the old one had is released now, and the next policy is written in its changes.
+            let old = *active ^ 1;
+            copies[old as usize].become_(wanted, ebpf, set.place(old))?;
+        }
         Ok(written)
     }
 }

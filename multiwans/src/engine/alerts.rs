@@ -158,6 +158,13 @@ impl Alerts {
         }
     }
 
+    /// Follows the limits of another configuration; nothing that was collected is lost.
+    pub fn configure(&mut self, config: &Config) {
+        self.max = config.alerts.max.into();
+        self.interval = config.alerts.interval;
+        self.run = config.daemon.run_interval;
+    }
+
     /// Takes in what was noticed.
     pub fn notice(&mut self, notice: &Notice, now: Now) {
         self.wake(now.mono);

@@ -65,6 +65,12 @@ impl Auditor {
         }
     }
 
+    /// Looks this often from now on.
+    pub(super) fn set_period(&mut self, period: Duration, now: Duration) {
+        self.period = period;
+        self.full_at = self.full_at.min(now.saturating_add(period));
+    }
+
     /// Somebody, perhaps we, changed something.
     pub(super) fn disturbed(&mut self, what: Disturbance) {
         self.due = self.due.and(what);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::LinkChange;
 use super::event::{Binding, CommandId};
+use super::settings::Revision;
 use crate::types::{IfIndex, IfName, LinkState, WanMark};
 
 /// A command and its number; the driver answers with `Event::Done` or `Event::Failed`.
@@ -26,6 +27,8 @@ pub enum Command {
     Attach(BTreeMap<IfIndex, Role>),
     /// The data path's view of the links, default first, then the WANs: see [`Steering`].
     Steer(Steering),
+    /// The filters of this configuration, for forwarded traffic and the router's own sockets.
+    Filters(Revision),
     /// Routes, rules, table names, default route, rp_filter.
     Routes(Routes),
     /// Delete the conntrack entries of flows that must move.

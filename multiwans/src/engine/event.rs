@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Settings;
 use crate::types::{IfIndex, IfName, WanMark};
 
 /// The time of an event, read once by the driver: the engine itself has no clock.
@@ -65,6 +66,8 @@ pub enum Event {
     /// While a command was carried out something was found that somebody else had taken or changed, and
     /// it was put right. Comes before the command's answer.
     Repaired(BTreeSet<String>),
+    /// Another configuration of the same WANs is to be followed; the executor was given it before.
+    Configured(Settings),
     /// The operator asks to stop.
     Stop,
 }

@@ -22,7 +22,8 @@ use std::time::Duration;
 use super::event::{Binding, Interface, Now, Outcome, Round, TimeOfDay};
 use super::facts::{Fault, Requirement};
 use super::notice::{Kind, Span, WanLabel};
-use crate::config::{Chain, Ping, Wan};
+use super::settings::LinkSettings;
+use crate::config::{Ping, Wan};
 use crate::types::{IfIndex, LinkState, WanMark};
 
 /// Answered rounds in a row that bring a link back: one lucky answer of a link that loses most of its
@@ -36,15 +37,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Link {
     label: WanLabel,
     order: Option<u8>,
-    /// Has filters for the router's own traffic.
-    steers_own: bool,
     requirement: Requirement,
-    /// How many targets a round asks.
-    targets: usize,
-    /// Silent rounds in a row that take it down: `1 + ping.count`.
-    silent_limit: u32,
-    /// `ping.timeout`: a silent round was sent this long before it was found silent.
-    timeout: Duration,
+    settings: LinkSettings,
 
     seen: Option<Interface>,
     binding: Option<Binding>,
@@ -127,16 +121,12 @@ impl Link {
                 mark: wan.mark,
             },
             order: wan.order_failover,
-            steers_own: wan.order_failover != Some(1)
-                && wan.filters.iter().any(|filter| filter.chain == Chain::Output),
             requirement: Requirement {
                 iface: wan.iface.clone(),
                 address: wan.ip,
                 prefix_len: wan.prefix_len,
             },
-            targets: wan.targets.len(),
-            silent_limit: 1 + u32::from(ping.count),
-            timeout: ping.timeout,
+            settings: LinkSettings::of(wan, ping),
             seen: None,
             binding: None,
             state: State::Unknow,
@@ -151,6 +141,11 @@ impl Link {
         self.since = now;
     }
 
+    /// Judges it by these from now on; what is known of it stays.
+    pub(super) fn configure(&mut self, settings: &LinkSettings) {
+        self.settings = settings.clone();
+    }
+
     /// Its name for people.
     pub(super) fn label(&self) -> &WanLabel {
         &self.label
@@ -163,7 +158,7 @@ impl Link {
 
     /// Whether it has filters for the router's own traffic that count.
     pub(super) fn steers_own(&self) -> bool {
-        self.steers_own
+        self.settings.steers_own
     }
 
     /// Its place in the failover order.
@@ -258,7 +253,7 @@ impl Link {
                 self.streak = Streak::Answered(answered);
                 self.step(Evidence::Answered(answered), now)
             }
-            Outcome::Silent { send_error } => self.silent(send_error.clone(), self.timeout, now),
+            Outcome::Silent { send_error } => self.silent(send_error.clone(), self.settings.timeout, now),
         }
     }
 
@@ -282,7 +277,7 @@ impl Link {
             target: reply.target,
         });
         let silence = Silence {
-            targets: self.targets,
+            targets: self.settings.targets,
             // Rounds overlap when the timeout is longer than the interval: an answer to an earlier round may
             // have come after the first silent one was sent.
             lasted: last_reply.map_or(unanswered, |reply| unanswered.min(reply.before)),
@@ -312,7 +307,7 @@ impl Link {
             (State::On | State::Off(_), Evidence::Answered(_)) => return None,
 
             (State::Unknow | State::On | State::Off(Cause::Cured(_)), Evidence::Silent(rounds, silence))
-                if rounds >= self.silent_limit =>
+                if rounds >= self.settings.silent_limit =>
             {
                 State::Off(Cause::Silence(silence))
             }

@@ -29,12 +29,14 @@ mod moves;
 mod notice;
 mod outbox;
 mod reconcile;
+mod settings;
 mod status;
 
 pub use change::LinkChange;
 pub use command::{Command, MoveFlows, Numbered, Role, Routes, Steering};
 pub use event::{Binding, CommandId, Disturbance, Event, Interface, Now, Outcome, Round};
 pub use notice::{Kind, Level, Notice, Task, WanLabel};
+pub use settings::{LinkSettings, Revision, Settings};
 pub use status::{Status, WanStatus};
 
 use crate::config::Config;
@@ -107,6 +109,7 @@ impl Engine {
                 let told = self.reconciler.repaired(what, now.mono);
                 self.notices.extend(told.into_iter().map(Notice::from));
             }
+            Event::Configured(settings) => self.configure(settings, now),
             Event::Stop => return self.stop(),
         }
         self.choose_default();
@@ -200,6 +203,17 @@ impl Engine {
             (_, LinkState::On) => self.reconciler.forgive(wan),
         }
         self.tell(told);
+    }
+
+    /// Follows another configuration: no state and no history is lost by it.
+    fn configure(&mut self, settings: &Settings, now: Now) {
+        for link in &mut self.links {
+            if let Some(own) = settings.links.iter().find(|own| own.wan == link.mark()) {
+                link.configure(own);
+            }
+        }
+        self.reconciler.configure(settings, now.mono);
+        self.tell(Some(Kind::Reloaded { changes: settings.changes.clone() }));
     }
 
     fn failed(&mut self, id: CommandId, error: &str, now: Now) {

@@ -144,6 +144,11 @@ pub enum Kind {
         /// Whose.
         wan: WanLabel,
     },
+    /// Another configuration is followed.
+    Reloaded {
+        /// What is different; never empty.
+        changes: Vec<String>,
+    },
     /// The engine issues nothing from here on.
     Stopping {
         /// Whose gateway stays the main table's default route; `None`: that route was never ours.
@@ -166,6 +171,7 @@ impl Kind {
             | Self::LinkStillOff { .. }
             | Self::DefaultChanged { .. }
             | Self::CommandRecovered { .. }
+            | Self::Reloaded { .. }
             | Self::Stopping { .. } => Level::Info,
         }
     }
@@ -211,6 +217,7 @@ impl fmt::Display for Kind {
                 Span(*longest_pause)
             ),
             Self::BringingUp { wan } => write!(f, "{wan}: its interface is down; switching it on"),
+            Self::Reloaded { changes } => write!(f, "reloaded: {}", changes.join(", ")),
             Self::Stopping { default: Some(wan) } => write!(f, "stopping; {wan} stays the default route"),
             Self::Stopping { default: None } => f.write_str("stopping; the default route was not changed"),
         }
@@ -225,6 +232,8 @@ pub enum Task {
     Attach,
     /// `Command::Steer`.
     Steer,
+    /// `Command::Filters`.
+    Filters,
     /// `Command::Routes`.
     Routes,
     /// `Command::Probe`.
@@ -243,7 +252,7 @@ impl Task {
     /// How bad it is when this fails: without its flows moved or its status written a router still routes.
     fn failure_level(&self) -> Level {
         match self {
-            Self::Attach | Self::Steer | Self::Routes | Self::Probe(_) => Level::Error,
+            Self::Attach | Self::Steer | Self::Filters | Self::Routes | Self::Probe(_) => Level::Error,
             Self::WriteStatus | Self::BringUp(_) | Self::MoveOffDeadLink(_) | Self::MoveUnanswered => {
                 Level::Warn
             }
@@ -256,6 +265,7 @@ impl fmt::Display for Task {
         match self {
             Self::Attach => f.write_str("attach the programs to the interfaces"),
             Self::Steer => f.write_str("tell the data path which links to use"),
+            Self::Filters => f.write_str("put the filters in force"),
             Self::Routes => f.write_str("set up routes and rules"),
             Self::Probe(wan) => write!(f, "probe {wan}"),
             Self::WriteStatus => f.write_str("write the status file"),

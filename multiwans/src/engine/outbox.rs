@@ -133,6 +133,13 @@ impl<T: PartialEq> Slot<T> {
         }
     }
 
+    /// [`again`](Self::again), where anything is wanted at all.
+    pub(super) fn again_if_wanted(&mut self) {
+        if self.target.is_some() {
+            self.again();
+        }
+    }
+
     /// Issues the target's command if it is due.
     pub(super) fn issue(&mut self, outbox: &mut Outbox, now: Duration, command: impl FnOnce(&T) -> Command) {
         let due = match self.progress {

@@ -12,6 +12,7 @@ use super::event::{Binding, CommandId, Disturbance, Interface};
 use super::moves::Moves;
 use super::notice::{Kind, Task, WanLabel};
 use super::outbox::{Outbox, Slot};
+use super::settings::{Revision, Settings};
 use crate::types::{IfIndex, IfName, LinkState, WanMark};
 
 /// Every target of the engine and its commands on their way.
@@ -22,6 +23,7 @@ use crate::types::{IfIndex, IfName, LinkState, WanMark};
 #[derive(Debug)]
 pub(super) struct Reconciler {
     steer: Slot<Steering>,
+    filters: Slot<Revision>,
     attach: Slot<BTreeMap<IfIndex, Role>>,
     routes: Slot<Routes>,
     probes: Vec<(WanLabel, Slot<Option<Binding>>)>,
@@ -40,6 +42,8 @@ impl Reconciler {
             auditor: Auditor::new(audit_period),
             bring_ups: BringUps::new(wans.iter().cloned()),
             steer: Slot::empty(),
+            // Loaded with the programs.
+            filters: Slot::settled(Revision::default()),
             attach: Slot::empty(),
             routes: Slot::empty(),
             probes: wans.into_iter().map(|label| (label, Slot::settled(None))).collect(),
@@ -66,6 +70,22 @@ impl Reconciler {
             self.moves.owe_unanswered();
         }
         self.steer.want(steering);
+    }
+
+    /// Another configuration: what of it is to be put in force. Commands follow the executor's.
+    pub(super) fn configure(&mut self, settings: &Settings, now: Duration) {
+        self.auditor.set_period(settings.audit_period, now);
+        if settings.filters {
+            self.filters.want(settings.revision);
+            // The rules for the router's own traffic.
+            self.routes.again_if_wanted();
+            self.moves.owe_unanswered();
+        }
+        for (label, slot) in &mut self.probes {
+            if settings.probes.contains(&label.mark) {
+                slot.again();
+            }
+        }
     }
 
     /// Sets which interface runs which programs.
@@ -130,6 +150,7 @@ impl Reconciler {
     pub(super) fn issue(&mut self, now: Duration, can_leave: impl Fn(WanMark) -> bool) -> Vec<Kind> {
         let outbox = &mut self.outbox;
         self.steer.issue(outbox, now, |steering| Command::Steer(steering.clone()));
+        self.filters.issue(outbox, now, |revision| Command::Filters(*revision));
         self.attach.issue(outbox, now, |roles| Command::Attach(roles.clone()));
         self.routes.issue(outbox, now, |routes| Command::Routes(routes.clone()));
         for (label, slot) in &mut self.probes {
@@ -137,7 +158,7 @@ impl Reconciler {
             slot.issue(outbox, now, |binding| Command::Probe { wan, binding: binding.clone() });
         }
         self.status.issue(outbox, now, |states| Command::WriteStatus(states.clone()));
-        if self.steer.is_settled() && self.routes.is_settled() {
+        if self.steer.is_settled() && self.filters.is_settled() && self.routes.is_settled() {
             self.moves.issue(outbox, now, can_leave);
         }
         self.auditor.issue(outbox, now, &self.routes, &self.attach);
@@ -146,20 +167,28 @@ impl Reconciler {
 
     /// Whether programs, data path or routes are being changed.
     pub(super) fn is_under_way(&self) -> bool {
-        self.steer.is_under_way() || self.attach.is_under_way() || self.routes.is_under_way()
+        let data_path = self.steer.is_under_way() || self.filters.is_under_way();
+        data_path || self.attach.is_under_way() || self.routes.is_under_way()
     }
 
     /// When something is to be tried again.
     pub(super) fn deadline(&self, can_leave: impl Fn(WanMark) -> bool) -> Option<Duration> {
         // While a move has to wait for data path and routes, only their answer can bring it on.
-        let confirmed = self.steer.is_settled() && self.routes.is_settled();
+        let confirmed = self.steer.is_settled() && self.filters.is_settled() && self.routes.is_settled();
         let moves = if confirmed { self.moves.deadline(can_leave) } else { None };
-        [self.steer.deadline(), self.attach.deadline(), self.routes.deadline(), self.status.deadline(), moves]
-            .into_iter()
-            .chain(self.probes.iter().map(|(_, slot)| slot.deadline()))
-            .chain([self.auditor.deadline(&self.routes, &self.attach), self.bring_ups.deadline()])
-            .flatten()
-            .min()
+        [
+            self.steer.deadline(),
+            self.filters.deadline(),
+            self.attach.deadline(),
+            self.routes.deadline(),
+            self.status.deadline(),
+            moves,
+        ]
+        .into_iter()
+        .chain(self.probes.iter().map(|(_, slot)| slot.deadline()))
+        .chain([self.auditor.deadline(&self.routes, &self.attach), self.bring_ups.deadline()])
+        .flatten()
+        .min()
     }
 
     /// A command was carried out; what to tell.
@@ -213,8 +242,9 @@ impl Reconciler {
 
     /// Does something to the slot that waits for this command; `None` where none does.
     fn on_slot<R>(&mut self, id: CommandId, act: impl FnOnce(&mut dyn Answered) -> R) -> Option<(Task, R)> {
-        let slots: [(Task, &mut dyn Answered); 4] = [
+        let slots: [(Task, &mut dyn Answered); 5] = [
             (Task::Steer, &mut self.steer),
+            (Task::Filters, &mut self.filters),
             (Task::Attach, &mut self.attach),
             (Task::Routes, &mut self.routes),
             (Task::WriteStatus, &mut self.status),

@@ -10,6 +10,7 @@ use netlink_packet_route::route::RouteMessage;
 use super::default_route::{Action, comes_back, decide};
 use super::names_watch::NamesWatch;
 use super::netns::Namespace;
+use super::output_plan::OutputFilters;
 use super::output_state;
 use super::plan::Setup;
 use super::repairs::Standing;
@@ -192,6 +193,11 @@ impl Kernel {
             Some(watch) => watch.changed().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Follows the filters of another configuration of the same WANs, with the next [`Kernel::apply`].
+    pub fn configure(&mut self, config: &Config) {
+        self.setup.output = OutputFilters::new(config);
     }
 
     /// Says whether programs steer the TCP and UDP of the router itself; rules do otherwise. Takes effect with the next

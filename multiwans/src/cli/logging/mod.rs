@@ -25,8 +25,10 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::{Context, Layered};
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 
 use crate::config::LogLevel;
 use crate::engine::alerts::Entry;
@@ -48,21 +50,52 @@ const FOR_MAIL_WAITING: usize = 256;
 
 /// Keeps logging; dropped last of all, so that what was logged is written.
 #[derive(Debug)]
-pub(super) struct Logging(Arc<[Queue]>);
+pub(super) struct Logging {
+    queues: Arc<[Queue]>,
+    filter: Filter,
+}
+
+impl Logging {
+    /// What sets how much is logged.
+    pub(super) fn filter(&self) -> Filter {
+        self.filter.clone()
+    }
+}
+
+/// How much is logged, to be changed while logging goes on.
+#[derive(Debug, Clone)]
+pub(super) struct Filter(reload::Handle<Targets, Layered<Front, Registry>>);
+
+impl Filter {
+    /// Logs this much from now on.
+    pub(super) fn set(&self, level: LogLevel) {
+        // It fails where the subscriber is gone, which outlives everything.
+        let _ = self.0.reload(targets(level));
+    }
+}
 
 impl Drop for Logging {
     fn drop(&mut self) {
         let until = Instant::now() + FLUSH_TIME;
-        self.0.iter().for_each(|queue| queue.flush(until));
+        self.queues.iter().for_each(|queue| queue.flush(until));
     }
 }
 
-/// Starts logging. At `debug` only our own modules and programs tell more; libraries stay at warnings.
-/// Beside it, what mails are to tell.
+/// Starts logging. Beside it, what mails are to tell.
 ///
 /// # Errors
 /// The system gives no thread.
 pub(super) fn init(level: LogLevel) -> io::Result<(Logging, mpsc::Receiver<Entry>)> {
+    let queues: Arc<[Queue]> = outputs()?.into();
+    let (for_mail, mail) = mpsc::channel(FOR_MAIL_WAITING);
+    let front = Front { queues: Arc::clone(&queues), for_mail };
+    let (filter, handle) = reload::Layer::new(targets(level));
+    tracing_subscriber::registry().with(front).with(filter).init();
+    Ok((Logging { queues, filter: Filter(handle) }, mail))
+}
+
+/// At `debug` only our own modules and programs tell more; libraries stay at warnings.
+fn targets(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -70,15 +103,11 @@ pub(super) fn init(level: LogLevel) -> io::Result<(Logging, mpsc::Receiver<Entry
         LogLevel::Debug => LevelFilter::DEBUG,
     };
     // The prefix covers `multiwans_ebpf`, whose lines come through the programs' log.
-    let filter = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("multiwans", level);
-    let queues: Arc<[Queue]> = outputs()?.into();
-    let (for_mail, mail) = mpsc::channel(FOR_MAIL_WAITING);
-    let front = Front { queues: Arc::clone(&queues), for_mail };
-    tracing_subscriber::registry().with(front).with(filter).init();
-    Ok((Logging(queues), mail))
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("multiwans", level)
 }
 
 /// Takes what is logged, and hands it on.
+#[derive(Debug)]
 struct Front {
     queues: Arc<[Queue]>,
     for_mail: mpsc::Sender<Entry>,

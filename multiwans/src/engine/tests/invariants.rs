@@ -121,6 +121,7 @@ proptest! {
                 Command::BringUp { wan, .. } => prop_assert!(wan.get() >= 3),
                 Command::MoveFlows(MoveFlows::Unanswered)
                 | Command::Attach(_)
+                | Command::Filters(_)
                 | Command::Audit { .. }
                 | Command::WriteStatus(_)
                 | Command::RunHooks(_) => {}

@@ -8,6 +8,7 @@ mod hooks;
 mod invariants;
 mod model;
 mod moving_flows;
+mod reloading;
 mod runs;
 mod simulator;
 mod start_and_stop;

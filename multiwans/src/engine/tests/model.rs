@@ -107,6 +107,7 @@ impl Model {
             | Event::Failed { .. }
             | Event::Disturbed(_)
             | Event::Repaired(_)
+            | Event::Configured(_)
             | Event::Stop => {}
         }
         let mut ordered: Vec<&ModelLink> = self.links.iter().filter(|link| link.order.is_some()).collect();

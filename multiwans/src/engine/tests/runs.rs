@@ -63,6 +63,7 @@ pub(super) const ORDERS: [Option<u8>; 4] = [Some(2), Some(1), None, Some(3)];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Replaces {
     Steer,
+    Filters,
     Attach,
     Routes,
     Probe(u8),
@@ -72,6 +73,7 @@ pub(super) enum Replaces {
 fn replaces(command: &Command) -> Option<Replaces> {
     match command {
         Command::Steer(_) => Some(Replaces::Steer),
+        Command::Filters(_) => Some(Replaces::Filters),
         Command::Attach(_) => Some(Replaces::Attach),
         Command::Routes(_) => Some(Replaces::Routes),
         Command::Probe { wan, .. } => Some(Replaces::Probe(wan.get())),
@@ -255,6 +257,7 @@ impl Run {
             Command::Attach(roles) => assert_eq!(*roles, self.model.roles()),
             Command::WriteStatus(states) => assert_eq!(*states, self.model.states()),
             Command::Probe { wan, binding } => assert_eq!(*binding, self.model.binding(*wan)),
+            Command::Filters(_) => unreachable!("these runs keep their configuration"),
             Command::MoveFlows(what) => self.check_move(what),
             Command::RunHooks(_) => unreachable!("the world keeps these apart"),
             Command::Audit { routes, programs } => {

@@ -22,7 +22,7 @@ mod text;
 pub use content::{Book, Report};
 pub use document::Document;
 pub use message::Message;
-pub use post::Mailer;
+pub use post::{Mailer, Office};
 pub use router::Router;
 pub use server::{Server, SetupError};
 pub use session::{Delivery, Failure};

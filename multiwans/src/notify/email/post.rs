@@ -23,7 +23,7 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 const STOP_PAUSE: Duration = Duration::from_secs(1);
 /// From the news that a link came back to the next try: its routes are being set up meanwhile.
 const ROUTES_TIME: Duration = Duration::from_millis(500);
-/// What is under way at such news may hang on the link that died, and gets no more than this to end.
+/// What is under way at such news, or at a new configuration, may hang on the link that died, and gets no more than this to end.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
 /// How much longer the daemon waits for the thread's word that it is done.
 const STOP_GRACE: Duration = Duration::from_millis(500);
@@ -31,8 +31,30 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// What the daemon tells the thread.
 enum Order {
     Mail(Box<Report>),
+    Configure(Box<Office>),
     Hurry,
     Stop(Box<Report>),
+}
+
+/// Everything that mails follow of a configuration.
+pub struct Office {
+    email: Email,
+    server: Server,
+    book: Book,
+}
+
+impl Office {
+    /// Takes the configuration and fetches what it refers to; `None` where it has no `email`. Beside it,
+    /// what is odd about that.
+    ///
+    /// # Errors
+    /// A password or certificate that is not where it should be.
+    pub fn open(config: &Config) -> Result<Option<(Self, Option<String>)>, SetupError> {
+        let Some(email) = &config.email else { return Ok(None) };
+        let (server, warning) = Server::new(email)?;
+        let book = Book::new(config, TimeZone::system());
+        Ok(Some((Self { email: email.clone(), server, book }, warning)))
+    }
 }
 
 /// The daemon's end. None of its methods waits for anything but [`stop`](Self::stop).
@@ -43,24 +65,17 @@ pub struct Mailer {
 }
 
 impl Mailer {
-    /// Starts the thread; `None` where the configuration has no `email`.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// A password or certificate that is not where it should be, or no thread to be had.
-    pub fn start(config: &Config) -> Result<Option<Self>, SetupError> {
-        let Some(email) = &config.email else { return Ok(None) };
-        let (server, warning) = Server::new(email)?;
-        if let Some(warning) = warning {
-            tracing::warn!("{warning}");
-        }
-        let book = Book::new(config, TimeZone::system());
+    /// No thread to be had.
+    pub fn start(office: Office) -> Result<Self, SetupError> {
         let (orders, orders_rx) = mpsc::channel(CAPACITY);
         let (done_tx, done) = oneshot::channel();
-        let email = email.clone();
         thread::Builder::new()
             .name("mail".to_owned())
             .spawn(move || {
-                let post = Post::new(email, server, book, orders_rx);
+                let post = Post::new(office, orders_rx);
                 match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => {
                         runtime.block_on(post.run());
@@ -72,7 +87,16 @@ impl Mailer {
                 let _ = done_tx.send(());
             })
             .map_err(SetupError::NoThread)?;
-        Ok(Some(Self { orders, done }))
+        Ok(Self { orders, done })
+    }
+
+    /// Follows another configuration from the next mail on. Those that wait keep what is in them, and are
+    /// handed to the new server.
+    pub fn configure(&self, office: Office) {
+        // A thread that is gone has said so.
+        if let Err(TrySendError::Full(_)) = self.orders.try_send(Order::Configure(Box::new(office))) {
+            tracing::error!("mails go as before: {CAPACITY} are waiting to be written");
+        }
     }
 
     /// One whose thread takes nothing; and how many orders wait for it.
@@ -113,9 +137,7 @@ impl Mailer {
 
 /// The thread's end.
 struct Post {
-    email: Email,
-    server: Server,
-    book: Book,
+    office: Office,
     orders: mpsc::Receiver<Order>,
     queue: Queue,
     start: Instant,
@@ -126,9 +148,9 @@ struct Post {
 }
 
 impl Post {
-    fn new(email: Email, server: Server, book: Book, orders: mpsc::Receiver<Order>) -> Self {
+    fn new(office: Office, orders: mpsc::Receiver<Order>) -> Self {
         let start = Instant::now();
-        Self { email, server, book, orders, queue: Queue::default(), start, stop_at: None, told: None }
+        Self { office, orders, queue: Queue::default(), start, stop_at: None, told: None }
     }
 
     async fn run(mut self) {
@@ -159,6 +181,11 @@ impl Post {
         match order {
             Some(Order::Mail(report)) => self.write(&report),
             Some(Order::Hurry) => self.queue.hurry(self.now() + ROUTES_TIME),
+            Some(Order::Configure(office)) => {
+                self.office = *office;
+                self.told = None;
+                self.queue.hurry(self.now());
+            }
             Some(Order::Stop(report)) => {
                 self.stop_at = Some(Instant::now() + STOP_TIME);
                 self.queue.hurry(self.now());
@@ -171,8 +198,8 @@ impl Post {
 
     fn write(&mut self, report: &Report) {
         let router = Router::look();
-        let document = self.book.write(report, &router);
-        let message = match Message::new(&self.email, &document, &router.hostname, report.written) {
+        let document = self.office.book.write(report, &router);
+        let message = match Message::new(&self.office.email, &document, &router.hostname, report.written) {
             Ok(message) => message,
             Err(error) => {
                 tracing::error!("mail \"{}\" cannot be written: {error}", document.subject);
@@ -186,23 +213,23 @@ impl Post {
 
     /// Tries one message; orders are still taken meanwhile.
     async fn deliver(&mut self, mut taken: Taken) {
-        if let Err(error) = self.server.renew_password() {
+        if let Err(error) = self.office.server.renew_password() {
             tracing::warn!("the password that was read before is used: {error}");
         }
-        let Self { server, orders, .. } = self;
+        let Self { office, orders, .. } = self;
         let mut told = |step: String| tracing::debug!("mail: {step}");
         let mut arrived = Vec::new();
         let mut stop_at = self.stop_at;
         let mut end_at = stop_at;
         let result = {
-            let mut delivery = pin!(server.deliver(taken.message(), &mut told));
+            let mut delivery = pin!(office.server.deliver(taken.message(), &mut told));
             loop {
                 tokio::select! {
                     result = &mut delivery => break Some(result),
                     order = orders.recv(), if stop_at.is_none() => {
                         match &order {
                             Some(Order::Mail(_)) => {}
-                            Some(Order::Hurry) => {
+                            Some(Order::Hurry | Order::Configure(_)) => {
                                 end_at = end_at.or_else(|| Some(Instant::now() + LAST_CHANCE));
                             }
                             Some(Order::Stop(_)) | None => {

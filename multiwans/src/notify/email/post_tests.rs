@@ -45,7 +45,7 @@ fn post() -> (mpsc::Sender<Order>, Post) {
     let email = config.email.clone().unwrap();
     let server = Server::new(&email).unwrap().0;
     let (orders, orders_rx) = mpsc::channel(CAPACITY);
-    (orders, Post::new(email, server, Book::new(&config, TimeZone::UTC), orders_rx))
+    (orders, Post::new(Office { email, server, book: Book::new(&config, TimeZone::UTC) }, orders_rx))
 }
 
 /// A report written so many seconds after 1970.

@@ -49,11 +49,17 @@ struct Change {
     variables: Vec<(&'static str, String)>,
 }
 
+/// Where hooks are and how long each may take.
+#[derive(Debug, Clone)]
+struct Place {
+    dir: PathBuf,
+    timeout: Duration,
+}
+
 /// Runs hooks. Nothing here waits for one but [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Hooks {
-    dir: PathBuf,
-    timeout: Duration,
+    place: watch::Sender<Place>,
     queues: BTreeMap<IfName, Queue>,
     stop: watch::Sender<bool>,
 }
@@ -80,7 +86,13 @@ impl Shared {
 impl Hooks {
     /// Hooks below `dir`, each of which may take `timeout`.
     pub fn new(dir: impl Into<PathBuf>, timeout: Duration) -> Self {
-        Self { dir: dir.into(), timeout, queues: BTreeMap::new(), stop: watch::Sender::new(false) }
+        let place = watch::Sender::new(Place { dir: dir.into(), timeout });
+        Self { place, queues: BTreeMap::new(), stop: watch::Sender::new(false) }
+    }
+
+    /// From the next change on they are below `dir`, and each may take `timeout`.
+    pub fn configure(&mut self, dir: impl Into<PathBuf>, timeout: Duration) {
+        self.place.send_replace(Place { dir: dir.into(), timeout });
     }
 
     /// Takes note of a change; its hooks run as soon as those before them in the interface's queue are done.
@@ -94,8 +106,7 @@ impl Hooks {
             let shared = Arc::<Shared>::default();
             let worker = Worker {
                 iface: wan.iface.clone(),
-                dir: self.dir.clone(),
-                timeout: self.timeout,
+                place: self.place.subscribe(),
                 shared: Arc::clone(&shared),
                 stop: self.stop.subscribe(),
             };
@@ -139,8 +150,7 @@ impl Hooks {
 /// Works one interface's queue off.
 struct Worker {
     iface: IfName,
-    dir: PathBuf,
-    timeout: Duration,
+    place: watch::Receiver<Place>,
     shared: Arc<Shared>,
     stop: watch::Receiver<bool>,
 }
@@ -163,7 +173,8 @@ impl Worker {
 
     /// Runs a change's hooks.
     async fn serve(&self, change: &Change) {
-        let (dir, iface, state) = (self.dir.clone(), self.iface.clone(), change.state);
+        let place = self.place.borrow().clone();
+        let (dir, iface, state) = (place.dir.clone(), self.iface.clone(), change.state);
         let found = tokio::task::spawn_blocking(move || folder::find(&dir, &iface, state)).await;
         let found = match found {
             Ok(found) => found,
@@ -176,27 +187,27 @@ impl Worker {
         for refused in &found.refused {
             tracing::warn!(wan = change.wan.get(), "{refused}");
         }
-        for (place, hook) in found.hooks.iter().enumerate() {
+        for (position, hook) in found.hooks.iter().enumerate() {
             if self.stopping() {
-                let left = found.hooks.len() - place;
+                let left = found.hooks.len() - position;
                 tracing::warn!(
                     "hook {} and what follows it ({left} in all) are not run: the daemon stops",
                     hook.name
                 );
                 return;
             }
-            self.run_one(hook, change).await;
+            self.run_one(hook, change, &place).await;
         }
     }
 
-    async fn run_one(&self, hook: &Hook, change: &Change) {
+    async fn run_one(&self, hook: &Hook, change: &Change, place: &Place) {
         let name = &hook.name;
         let run = Run {
             program: hook.program.clone(),
             // The folder of all of them, so that they find what they share.
-            directory: self.dir.clone(),
+            directory: place.dir.clone(),
             environment: environment::of(change),
-            timeout: self.timeout,
+            timeout: place.timeout,
         };
         tracing::debug!("hook {name} starts");
         let started = Instant::now();
@@ -207,38 +218,38 @@ impl Worker {
             said = format!("; it said last: {line}");
         };
         match process::run(run, self.stop.clone(), log).await {
-            Ok(ended) => self.tell(change, name, &ended, &said, started.elapsed()),
+            Ok(ended) => tell(change, place, name, &ended, &said, started.elapsed()),
             Err(error) => tracing::error!(wan, "hook {name} could not be run: {error}"),
         }
     }
+}
 
-    /// Tells how a hook ended, in lines that can do without its output: a mail has no other.
-    fn tell(&self, change: &Change, name: &str, ended: &Ended, said: &str, took: Duration) {
-        let wan = change.wan.get();
-        if ended.omitted > 0 {
-            tracing::warn!(wan, "hook {name}: {} bytes more of its output are left out", ended.omitted);
+/// Tells how a hook ended, in lines that can do without its output: a mail has no other.
+fn tell(change: &Change, place: &Place, name: &str, ended: &Ended, said: &str, took: Duration) {
+    let wan = change.wan.get();
+    if ended.omitted > 0 {
+        tracing::warn!(wan, "hook {name}: {} bytes more of its output are left out", ended.omitted);
+    }
+    let took = took.as_secs_f64();
+    let status = ended.status;
+    match (ended.ended_by_us, status.code(), status.signal()) {
+        (None, Some(0), _) => tracing::info!("hook {name} done in {took:.1} s"),
+        (None, Some(code), _) => {
+            tracing::error!(wan, "hook {name} failed with exit code {code} after {took:.1} s{said}");
         }
-        let took = took.as_secs_f64();
-        let status = ended.status;
-        match (ended.ended_by_us, status.code(), status.signal()) {
-            (None, Some(0), _) => tracing::info!("hook {name} done in {took:.1} s"),
-            (None, Some(code), _) => {
-                tracing::error!(wan, "hook {name} failed with exit code {code} after {took:.1} s{said}");
-            }
-            (None, None, signal) => {
-                let signal = signal.unwrap_or_default();
-                tracing::error!(wan, "hook {name} was killed by signal {signal} after {took:.1} s{said}");
-            }
-            (Some(Why::Timeout), ..) => {
-                let limit = self.timeout.as_secs_f64();
-                tracing::error!(
-                    wan,
-                    "hook {name} ran longer than hooks.timeout ({limit} s) and was ended after {took:.1} s{said}"
-                );
-            }
-            (Some(Why::Stop), ..) => {
-                tracing::warn!(wan, "hook {name} was ended after {took:.1} s: the daemon stops");
-            }
+        (None, None, signal) => {
+            let signal = signal.unwrap_or_default();
+            tracing::error!(wan, "hook {name} was killed by signal {signal} after {took:.1} s{said}");
+        }
+        (Some(Why::Timeout), ..) => {
+            let limit = place.timeout.as_secs_f64();
+            tracing::error!(
+                wan,
+                "hook {name} ran longer than hooks.timeout ({limit} s) and was ended after {took:.1} s{said}"
+            );
+        }
+        (Some(Why::Stop), ..) => {
+            tracing::warn!(wan, "hook {name} was ended after {took:.1} s: the daemon stops");
         }
     }
 }

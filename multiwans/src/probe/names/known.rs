@@ -26,7 +26,7 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 const ADDRESSES_MAX: usize = 32;
 
 /// Of one name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     addresses: Vec<Ipv4Addr>,
     failures: u32,

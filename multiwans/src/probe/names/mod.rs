@@ -58,13 +58,29 @@ struct Board {
 impl Names {
     /// Knows the addresses only; asks nobody yet.
     pub fn new(wan: &Wan, dns: &Dns) -> Self {
+        Self::with(wan, dns, |_| Known::default())
+    }
+
+    /// By another configuration of the same WAN; of the names that it keeps stays known what is.
+    #[must_use]
+    pub fn configured(&self, wan: &Wan, dns: &Dns) -> Self {
+        let known = self.board.with(|known| known.clone());
+        Self::with(wan, dns, |name| {
+            known.iter().find(|(other, _)| other == name).map(|(_, known)| known.clone()).unwrap_or_default()
+        })
+    }
+
+    fn with(wan: &Wan, dns: &Dns, known_of: impl Fn(&Name) -> Known) -> Self {
         let (mut fixed, mut known) = (Vec::new(), Vec::<(Name, Known)>::new());
         for target in &wan.targets {
             match target {
                 Target::Address(address) => fixed.push(*address),
                 Target::Name(text) => match absolute(text) {
                     Some(name) if known.iter().any(|(other, _)| *other == name) => {}
-                    Some(name) => known.push((name, Known::default())),
+                    Some(name) => {
+                        let known_of = known_of(&name);
+                        known.push((name, known_of));
+                    }
                     // The configuration's rule for domains is the stricter one.
                     None => tracing::warn!(
                         wan = wan.mark.get(),
@@ -74,7 +90,8 @@ impl Names {
                 },
             }
         }
-        let targets = watch::Sender::new(fixed.clone());
+        let resolved = known.iter().flat_map(|(_, known)| known.addresses());
+        let targets = watch::Sender::new(fixed.iter().chain(resolved).copied().collect());
         let server = Servers {
             wan: wan.mark,
             label: format!("{} ({})", wan.description, wan.iface),

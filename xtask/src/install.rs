@@ -34,7 +34,19 @@ pub(crate) struct Args {
     binary: Option<PathBuf>,
 }
 
+impl Args {
+    /// For a program that is built already.
+    pub(crate) fn of(places: Places, binary: &Path) -> Self {
+        Self { places, binary: Some(binary.to_owned()) }
+    }
+}
+
 impl Places {
+    /// The usual places, in a system below this directory.
+    pub(crate) fn below(destdir: &Path) -> Self {
+        Self { prefix: "/usr/local".into(), destdir: destdir.to_owned() }
+    }
+
     /// The program, as the installed system sees it.
     fn program(&self) -> PathBuf {
         self.prefix.join("sbin/multiwans")

@@ -8,6 +8,7 @@ mod install;
 mod lab;
 mod lint;
 mod setup;
+mod systemd;
 mod test;
 mod vm;
 mod workspace;
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Args),
     /// Run tests on another kernel, in an emulated machine (slow: one or two minutes a test program and more)
     Vm(vm::Args),
+    /// Run the installed unit under a real systemd, in a Debian of its own (needs root; the first time makes it)
+    Systemd(systemd::Args),
     /// Check formatting, clippy, and the project's own rules about its source
     Lint,
     /// Watch the daemon steer and fail over real traffic in namespaces (under a minute; needs root)
@@ -67,6 +70,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Task::Build(args)) => build::run(&args).map(drop),
         Some(Task::Test(args)) => test::run(&args),
         Some(Task::Vm(args)) => vm::run(&args),
+        Some(Task::Systemd(args)) => systemd::run(&args),
         Some(Task::Lint) => lint::run(),
         Some(Task::Demo(args)) => demo::run(&args),
         Some(Task::Install(args)) => install::install(&args),

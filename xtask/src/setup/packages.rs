@@ -42,6 +42,12 @@ pub(crate) const VM_TOOLS: &[Tool] = &[
     Tool { program: "objcopy", package: "binutils" },
 ];
 
+/// What `cargo xtask systemd` makes and boots its machine with.
+pub(crate) const SYSTEMD_TOOLS: &[Tool] = &[
+    Tool { program: "mmdebstrap", package: "mmdebstrap" },
+    Tool { program: "systemd-nspawn", package: "systemd-container" },
+];
+
 /// The packages whose programs are not on this machine.
 pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
     tools.iter().filter(|tool| find_program(tool.program).is_none()).map(|tool| tool.package).collect()

@@ -194,8 +194,8 @@ fn what_needs_a_restart_is_refused_as_a_whole() -> Result<()> {
     daemon.write_config(&text.replace("count: 1", "count: 2"))?;
     let said = refused(&daemon);
     for line in [
-        "daemon.statusFile /run/status -> /run/other: needs a restart (sessions stay where they are)\n",
-        "WAN2.gateway 10.0.2.1 -> 10.0.2.7: needs a restart (sessions stay where they are)\n",
+        "daemon.statusFile /run/status -> /run/other: needs a restart (sessions of the default link stay)\n",
+        "WAN2.gateway 10.0.2.1 -> 10.0.2.7: needs a restart (sessions of the default link stay)\n",
         "not reloaded",
     ] {
         assert!(said.contains(line), "{line} in {said}");

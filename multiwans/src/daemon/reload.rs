@@ -204,7 +204,7 @@ fn prepare(source: &dyn Source, in_force: &Config) -> Result<Prepared, String> {
     let difference = Difference::between(in_force, &config);
     if !difference.at_restart.is_empty() {
         let lines = difference.at_restart.iter();
-        let lines = lines.map(|key| format!("{key}: needs a restart (sessions stay where they are)"));
+        let lines = lines.map(|key| format!("{key}: needs a restart (sessions of the default link stay)"));
         return Err(lines.collect::<Vec<_>>().join("\n"));
     }
     let policies = difference.filters.then(|| Policies::new(&config)).transpose();

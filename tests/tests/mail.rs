@@ -63,48 +63,6 @@ fn a_router_s_day_is_told_by_mail() -> Result<()> {
 }
 
 #[test]
-fn a_tarpit_delays_no_failover_and_hangs_no_stop() -> Result<()> {
-    let switching_times = |email: Option<Duration>| -> Result<Vec<Duration>> {
-        let lab = Lab::builder().build()?;
-        let _servers = lab.serve_internet(&[80])?;
-        let mut plain = Config::of(&lab);
-        let mut server = None;
-        if let Some(tarpit) = email {
-            server = Some(lab.mail_server(&Options::plain(25).tarpit(tarpit))?);
-            plain = config(&lab, "port: 25");
-        }
-        let mut daemon = Daemon::start(&lab, &plain)?;
-        if let Some(server) = &server {
-            wait_until("the START mail in the tarpit", MAIL_TIME, || server.connections() > 0)?;
-        }
-        let client = lab.client(Ns::Client);
-        let mut times = Vec::new();
-        for _ in 0..3 {
-            lab.pull_cable(1)?;
-            times.push(client.wait_seen(wan_ip(2), INTERNET, 80, Duration::from_secs(1))?);
-            lab.plug_cable(1)?;
-            client.wait_seen(wan_ip(1), INTERNET, 80, FAILOVER)?;
-        }
-        let stop = Instant::now();
-        daemon.terminate()?;
-        let stopped = stop.elapsed();
-        assert!(stopped < Duration::from_secs(8), "the stop took {stopped:?}");
-        if let Some(server) = &server {
-            assert_eq!(server.mails().len(), 0);
-            assert!(daemon.log().contains("could not be delivered before the stop"), "{}", daemon.log());
-        }
-        Ok(times)
-    };
-    let without = switching_times(None)?;
-    let with = switching_times(Some(Duration::from_secs(600)))?;
-    println!("default switched without mail {without:?}, with a mail server that says nothing {with:?}");
-    // The client tries every 100 ms.
-    let (without, with) = (without.iter().min().copied(), with.iter().min().copied());
-    assert!(with <= without.map(|time| time + Duration::from_millis(150)), "{with:?} {without:?}");
-    Ok(())
-}
-
-#[test]
 fn a_server_that_is_down_gets_its_mails_later() -> Result<()> {
     let lab = Lab::builder().build()?;
     let mut daemon = Daemon::start(&lab, &config(&lab, "port: 25"))?;

@@ -4,8 +4,11 @@ use crate::Lab;
 use crate::topology::Ns;
 use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
-use std::net::UdpSocket;
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long it may take to start.
@@ -15,6 +18,7 @@ const START_TIME: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct DnsServer {
     process: Child,
+    log: PathBuf,
 }
 
 impl Lab {
@@ -25,6 +29,9 @@ impl Lab {
     /// # Errors
     /// When it is not installed, or does not begin to listen.
     pub fn serve_dns(&self, place: Ns, port: u16, records: &[&str]) -> Result<DnsServer> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = self.router_files().run().join(format!("dns-{number}"));
         let mut command = self.namespace(place).command("dnsmasq");
         command
             .args([
@@ -35,10 +42,11 @@ impl Lab {
                 "--user=root",
             ])
             .args(["--pid-file=", "--local=/example.org/", "--cache-size=0"])
-            .arg(format!("--port={port}"))
+            .args([format!("--port={port}"), format!("--log-facility={}", log.display())])
+            .arg("--log-queries")
             .args(records.iter().map(|record| format!("--{record}")));
         let process = command.stdin(Stdio::null()).spawn().context("cannot run dnsmasq (dnsmasq-base)")?;
-        let mut server = DnsServer { process };
+        let mut server = DnsServer { process, log };
         // It listens once nobody else can.
         wait_for("a DNS server that listens", START_TIME, || {
             let ended = server.process.try_wait().ok().flatten();
@@ -51,6 +59,13 @@ impl Lab {
 }
 
 impl DnsServer {
+    /// How often it was asked for the addresses of a name by somebody.
+    #[must_use]
+    pub fn asked(&self, name: &str, by: Ipv4Addr) -> usize {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.matches(&format!("query[A] {name} from {by}\n")).count()
+    }
+
     /// Kills it: questions find nobody from here on.
     pub fn kill(self) {}
 }

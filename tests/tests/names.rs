@@ -1,10 +1,13 @@
 //! Ping targets that are names, resolved by a real server over each WAN.
 
 use anyhow::Result;
-use multiwans_tests::topology::{INTERNET, INTERNET_OTHERS};
+use multiwans_tests::topology::{INTERNET, INTERNET_OTHERS, wan_ip};
 use multiwans_tests::wait::{stays_true, wait_until};
 use multiwans_tests::{Config, Daemon, Lab, Ns};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Of the internet's networks, but no host's.
 const DEAD: &str = "192.0.2.99";
@@ -92,7 +95,7 @@ fn the_router_s_own_server_long_answers_and_missing_names() -> Result<()> {
     let mut records = vec![format!("host-record=many.example.org,{alive}")];
     records.extend((100..140).map(|last| format!("host-record=many.example.org,192.0.2.{last}")));
     let records: Vec<&str> = records.iter().map(String::as_str).collect();
-    let _server = lab.serve_dns(Ns::Router, 53, &records)?;
+    let server = lab.serve_dns(Ns::Router, 53, &records)?;
     // Nobody listens on the first.
     let config = Config::of(&lab)
         .extra("dns: {retry: 2, timeout: 1, servers: [192.0.2.11, 127.0.0.1]}")
@@ -105,9 +108,75 @@ fn the_router_s_own_server_long_answers_and_missing_names() -> Result<()> {
     wait_until("the missing name's warning", NOTICED, || {
         daemon.log().contains("missing.example.org cannot be resolved and is not probed: 192.0.2.11: ")
     })?;
-    std::thread::sleep(Duration::from_secs(8));
+    // Asked again and again, told once.
+    wait_until("more questions", NOTICED * 2, || {
+        server.asked("missing.example.org", Ipv4Addr::LOCALHOST) >= 4
+    })?;
     let log = daemon.log();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains("missing.example.org ")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("127.0.0.1: no such name"), "{warnings:?}");
+    daemon.terminate()
+}
+
+#[test]
+fn each_wan_has_servers_of_its_own_and_silent_ones_are_asked_as_often_as_dns_says() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let [_, first, second, silent] = INTERNET_OTHERS;
+    // Two servers on two addresses of one host; a third address takes questions and gives no answer.
+    let listen = |address: Ipv4Addr| format!("listen-address={address}");
+    let serve = |address: Ipv4Addr, answer: Ipv4Addr| {
+        let records = [listen(address), format!("address=/alive.example.org/{answer}")];
+        let records: Vec<&str> =
+            records.iter().map(String::as_str).chain(["bind-interfaces", "except-interface=lo"]).collect();
+        lab.serve_dns(Ns::Internet, 53, &records)
+    };
+    let one = serve(first, first)?;
+    let two = serve(second, second)?;
+    let deaf = lab.in_ns(Ns::Internet, || UdpSocket::bind((silent, 53)))?;
+    deaf.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let heard = Arc::new(Mutex::new(Vec::<(Instant, SocketAddr)>::new()));
+    let listener = Arc::clone(&heard);
+    // It ends when nobody has asked for a while, or with the test.
+    thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let (Ok((_, from)), Ok(mut heard)) = (deaf.recv_from(&mut buffer), listener.lock()) {
+            heard.push((Instant::now(), from));
+        }
+    });
+    let config = Config::of(&lab)
+        .extra(&format!("dns: {{retry: 3, timeout: 1, servers: [{first}]}}"))
+        .wan_key(1, &format!("ping: [{DEAD}, alive.example.org]"))
+        .wan_key(2, &format!("ping: [{DEAD}, alive.example.org]"))
+        .wan_key(2, &format!("dns: [{silent}, {second}]"));
+    let mut daemon = Daemon::start(&lab, &config)?;
+    daemon.wait_status("both on, each by its own server's answer", NOTICED, |s| {
+        (1..=2).all(|k| s.is_on(k))
+            && s.wan(1).last_target == Some(first)
+            && s.wan(2).last_target == Some(second)
+    })?;
+    assert!(one.asked("alive.example.org", wan_ip(1)) > 0 && one.asked("alive.example.org", wan_ip(2)) == 0);
+    assert!(two.asked("alive.example.org", wan_ip(2)) > 0 && two.asked("alive.example.org", wan_ip(1)) == 0);
+    let heard = heard.lock().map_err(|_| anyhow::anyhow!("the listener panicked"))?.clone();
+    assert!(heard.len() == 3 && heard.iter().all(|(_, from)| from.ip() == wan_ip(2)), "dns.retry: {heard:?}");
+    let gaps: Vec<Duration> = heard.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    let timeout = Duration::from_millis(900)..Duration::from_millis(1_900);
+    assert!(gaps.iter().all(|gap| timeout.contains(gap)), "dns.timeout: {gaps:?}");
+    daemon.terminate()
+}
+
+#[test]
+fn an_answer_is_kept_for_most_of_its_time_to_live() -> Result<()> {
+    let lab = Lab::builder().wans(1).build()?;
+    let [_, first, ..] = INTERNET_OTHERS;
+    let server = lab.serve_dns(Ns::Internet, 53, &[&format!("host-record=alive.example.org,{first},20")])?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "alive.example.org"))?;
+    daemon.wait_status("on", NOTICED, |s| s.is_on(1))?;
+    let asked = || server.asked("alive.example.org", wan_ip(1));
+    assert_eq!(asked(), 1);
+    let known = Instant::now();
+    // Four fifths of it: there has to be time to ask again.
+    stays_true("no other question", Duration::from_secs(12), || asked() == 1)?;
+    wait_until("the next question", Duration::from_secs(8), || asked() == 2)?;
+    assert!(known.elapsed() < Duration::from_secs(18), "{:?}", known.elapsed());
     daemon.terminate()
 }

@@ -211,6 +211,69 @@ fn a_hook_gone_wild_harms_nothing_else() -> Result<()> {
 }
 
 #[test]
+fn whatever_a_hook_does_the_other_link_s_run_in_time_and_traffic_moves() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let _servers = lab.serve_internet(&[80])?;
+    let scripts = Scripts(&lab);
+    let sleepers = Sleepers::new();
+    let hour = &sleepers.0;
+    scripts.hook("eth2/down/quick", "date +%s.%N >> quick")?;
+    scripts.hook("eth1/down/z-after", "echo after >> trace")?;
+    let config = Config::of(&lab).extra("hooks: {timeout: 3}");
+    let mut daemon = Daemon::start(&lab, &config)?;
+    let client = lab.client(Ns::Client);
+    // Each with what the log says of it in the end.
+    let cases = [
+        ("sleeps", format!("sleep {hour}"), "ran longer than hooks.timeout (3 s)"),
+        ("deaf", format!("trap '' TERM; sleep {hour}; sleep {hour}"), "ran longer than hooks.timeout (3 s)"),
+        // Out of the process group, and with the hook's output still open.
+        ("daemonises", format!("setsid sh -c 'sleep {hour} & sleep {hour}' & echo started"), "done in"),
+        (
+            "prints",
+            "head -c 100000000 /dev/zero | tr '\\0' x".to_owned(),
+            "bytes more of its output are left out",
+        ),
+        ("prints-without-end", "yes".to_owned(), "ran longer than hooks.timeout (3 s)"),
+        ("not-executable", String::new(), ""),
+        ("to-nowhere", String::new(), "is a link to what cannot be found"),
+    ];
+    for (round, (name, body, told)) in cases.iter().enumerate() {
+        let below = format!("eth1/down/{name}");
+        match *name {
+            "to-nowhere" => symlink("/no/where", scripts.path(&below))?,
+            _ => scripts.hook(&below, body)?,
+        }
+        if *name == "not-executable" {
+            scripts.mode(&below, 0o644)?;
+        }
+        lab.pull_cable(1)?;
+        client.wait_seen(wan_ip(2), INTERNET, 80, CABLE_NOTICED).context(*name)?;
+        lab.pull_cable(2)?;
+        let quick = || fs::read_to_string(scripts.path("quick")).unwrap_or_default().lines().count();
+        wait_until("eth2's hook", CABLE_NOTICED, || quick() == round + 1).context(*name)?;
+        // And what comes after it in its own queue, once it is done with.
+        wait_until("the next hook", Duration::from_secs(20), || scripts.trace().len() == round + 1)
+            .with_context(|| format!("{name}\n{}", daemon.log()))?;
+        wait_until("its end in the log", SOON, || {
+            let log = daemon.log();
+            log.lines().any(|line| {
+                line.contains(&format!("hook {below} ")) && line.contains(told) || told.is_empty()
+            }) || log.lines().any(|line| line.contains(&format!("hook {below}: ")) && line.contains(told))
+        })
+        .with_context(|| format!("{name}: {told}\n{}", daemon.log()))?;
+        fs::remove_file(scripts.path(&below))?;
+        lab.plug_cable(1)?;
+        lab.plug_cable(2)?;
+        daemon.wait_status("both on", RETURN_NOTICED, |s| s.is_on(1) && s.is_on(2))?;
+    }
+    assert!(!daemon.log().contains("hook eth1/down/not-executable"), "{}", daemon.log());
+    // What left the group goes on: two sleepers of one hook. Everything else was ended.
+    wait_until("the end of the others", SOON, || sleepers.find().len() == 2)
+        .with_context(|| format!("{:?}", sleepers.find()))?;
+    daemon.terminate()
+}
+
+#[test]
 fn a_stop_waits_for_no_hook_for_long() -> Result<()> {
     let lab = Lab::builder().build()?;
     let scripts = Scripts(&lab);

@@ -59,6 +59,7 @@ fn a_router_s_day_is_told_by_mail() -> Result<()> {
         assert!(mail.text("html").contains("AÇÚCAR &amp; CIA"), "{mail:?}");
     }
     assert!(!daemon.log().contains("pässwort"), "the password in the log");
+    assert_eq!(error.text("plain").matches("OFF: no reply").count(), 1, "{error:?}");
     Ok(())
 }
 
@@ -152,6 +153,17 @@ fn an_unknown_certificate_gets_neither_mail_nor_password() -> Result<()> {
     let start = server.wait_mail("START", 0, MAIL_TIME)?;
     assert!(start.encrypted() && start.text("user") == "router", "{start:?}");
     daemon.terminate()
+}
+
+#[test]
+fn starttls_wants_a_certificate_it_knows_too() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(587).starttls())?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "port: 587"))?;
+    daemon.wait_logged("STARTTLS failed: invalid peer certificate: UnknownIssuer", MAIL_TIME)?;
+    daemon.terminate()?;
+    assert_eq!(server.mails().len(), 0);
+    Ok(())
 }
 
 #[test]

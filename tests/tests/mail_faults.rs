@@ -109,6 +109,19 @@ fn hooks_that_go_on_failing_keep_to_alerts_max() -> Result<()> {
 }
 
 #[test]
+fn what_goes_wrong_on_the_way_out_is_in_the_stop_mail() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(25))?;
+    hook(&lab, "eth2/up/endless", "exec sleep 60")?;
+    let mut daemon = Daemon::start(&lab, &config("port: 25", &lab))?;
+    server.wait_mail("START", 0, MAIL_TIME)?;
+    daemon.terminate()?;
+    let stop = server.wait_mail("STOP", 1, Duration::from_secs(1))?;
+    assert!(stop.text("plain").contains("hook eth2/up/endless was ended after"), "{stop:?}");
+    Ok(())
+}
+
+#[test]
 fn a_message_refused_for_good_is_dropped_and_the_next_one_tried() -> Result<()> {
     let lab = Lab::builder().build()?;
     let server = lab.mail_server(&Options::plain(25).refuses_messages())?;

@@ -196,6 +196,32 @@ fn a_failing_command_is_an_error_until_it_recovers() {
 }
 
 #[test]
+fn a_line_from_elsewhere_counts_as_any_other() {
+    let mut desk = Desk::started();
+    let logged = |desk: &mut Desk, level, text: &str| {
+        let wan = WanMark::new(1);
+        desk.alerts.entry(Entry { at: 0, level, wan, text: text.to_owned() }, desk.now);
+    };
+    logged(&mut desk, Level::Warn, "hook refused");
+    desk.pass(100);
+    assert_eq!(desk.mails, [], "nothing is wrong and nothing changed");
+    for _ in 0..40 {
+        logged(&mut desk, Level::Error, "hook failed");
+        desk.pass(5);
+    }
+    desk.pass(100);
+    // A run after the first, and one more: then `alerts.max` is reached, and the trouble ends.
+    assert_eq!(desk.mails_after(200), [(20, Error), (40, Error)]);
+    let told = desk.told.len();
+    assert!((4..=9).contains(&told) && desk.told.iter().all(|line| line == "hook failed"), "{told}");
+    desk.mails.clear();
+    logged(&mut desk, Level::Error, "hook failed anew");
+    desk.pass(100);
+    assert_eq!(desk.mails_after(500), [(20, Error)]);
+    assert_eq!(desk.told.last().map(String::as_str), Some("hook failed anew"), "the trouble before is over");
+}
+
+#[test]
 fn what_is_only_degraded_makes_no_mail() {
     let mut desk = Desk::started();
     desk.notice(failed(Task::WriteStatus));

@@ -111,6 +111,10 @@ mod tests {
         assert!(text.is_ascii());
         assert!(text.lines().all(|line| line.len() <= 998), "RFC 5322 §2.1.1");
         for header in [
+            "From: root@router\r\n",
+            "Reply-To: root@router\r\n",
+            "To: noc@example.org, root@router\r\n",
+            "Message-ID: <",
             "Date: Sun, 22 Nov 2026 09:00:00 +0000\r\n",
             "Auto-Submitted: auto-generated\r\n",
             "multipart/alternative",

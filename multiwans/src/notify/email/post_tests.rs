@@ -92,3 +92,28 @@ async fn an_outage_is_told_once_and_what_is_lost_at_the_stop_by_name() {
         assert_eq!(lines.iter().filter(lost).count(), 1, "{subject}: {lines:?}");
     }
 }
+
+#[tokio::test]
+async fn a_link_that_came_back_ends_the_pause() {
+    let (orders, post) = post();
+    let log = Log::default();
+    let _logged = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    orders.send(Order::Mail(Box::new(report(Subject::Error, 60)))).await.unwrap();
+    let tries = async |count: usize| {
+        while log.lines().iter().filter(|line| line.contains("waiting: connection to")).count() < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let news = async {
+        tries(1).await;
+        let started = Instant::now();
+        orders.send(Order::Hurry).await.unwrap();
+        tries(2).await;
+        // Left alone it would be 5 s.
+        assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    };
+    tokio::select! {
+        () = post.run() => panic!("it ended"),
+        () = news => {}
+    }
+}

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use multiwans_tests::smtp::{MailServer, Options};
-use multiwans_tests::topology::{INTERNET, wan_ip};
-use multiwans_tests::wait::{stays_true, wait_until};
-use multiwans_tests::{Config, Daemon, Lab, Ns, daemon};
+use multiwans_tests::topology::INTERNET;
+use multiwans_tests::wait::stays_true;
+use multiwans_tests::{Config, Daemon, Lab, daemon};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The first judgement of every link and 2 s of collecting, on two busy cores.
 const MAIL_TIME: Duration = Duration::from_secs(15);

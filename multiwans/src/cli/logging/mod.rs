@@ -166,6 +166,8 @@ fn is_journal(stderr: Option<&Metadata>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::engine::Level;
     use crate::types::WanMark;
@@ -188,5 +190,29 @@ mod tests {
         let expected =
             [(Level::Error, Some(7), "failed badly times=3".into()), (Level::Warn, None, "odd".into())];
         assert_eq!(told, expected);
+    }
+
+    /// An output that takes its time.
+    struct Slow(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Slow {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            std::thread::sleep(Duration::from_millis(50));
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_end_of_logging_waits_for_what_was_logged() {
+        let written = Arc::default();
+        let queue = Queue::start(Lines::new(Style::File), Slow(Arc::clone(&written))).unwrap();
+        queue.push(Arc::new(Record::missing(1)));
+        let filter = Filter(reload::Layer::new(targets(LogLevel::Info)).1);
+        drop(Logging { queues: vec![queue].into(), filter });
+        assert!(!written.lock().unwrap().is_empty());
     }
 }

@@ -6,16 +6,16 @@
 #![no_std]
 
 pub mod dimension;
+pub mod filters;
 mod flow;
+mod lines;
 mod policy;
 mod reason;
 mod wan;
 
 pub use flow::{AskedKey4, FlowKey4, FlowValue, FragmentKey4, FragmentValue, SPECIFIC_SLOTS};
-pub use policy::{
-    BITS_PER_WORD, DIMENSION_PLACES, FilterEntry, FilterWord, MAX_FILTERS, POLICY_PLACES, PolicySet,
-    PolicySlot, VECTOR_WORDS,
-};
+pub use lines::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
+pub use policy::{POLICY_PLACES, PolicyCopy, PolicySet, PolicySlot};
 pub use reason::Reason;
 pub use wan::{WAN_SLOTS, WanEntry};
 

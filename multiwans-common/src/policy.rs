@@ -1,39 +1,11 @@
 //! The compiled policy: bit vectors by class.
 //!
-//! Filters are numbered in evaluation order. For each of the five dimensions (source, destination,
-//! protocol, source port, destination port) one lookup gives a *class* ([`dimension`](crate::dimension)),
-//! and a class is a bit vector; bit *n* says whether filter *n* can still match. The first bit set in the AND
-//! of the five is the filter.
+//! Filters are numbered in evaluation order. For each of four dimensions (source, destination, source port,
+//! destination port) one lookup gives a *class* ([`dimension`](crate::dimension)), and a class is a bit vector;
+//! bit *n* says whether filter *n* can still match. The first bit set in the AND of the four and of the
+//! protocol's vector is the filter.
 
 use crate::dimension::Dimension;
-
-/// Filters a policy can have: a word of the vectors for each bit of a word.
-pub const MAX_FILTERS: usize = VECTOR_WORDS * BITS_PER_WORD;
-/// Bits in one word of a vector.
-pub const BITS_PER_WORD: usize = 64;
-/// Words of a vector.
-pub const VECTOR_WORDS: usize = 64;
-
-/// Sixty-four filters, and the same word of the vectors of [`ELSEWHERE`](crate::dimension::ELSEWHERE) in all
-/// dimensions: what a step of the search reads is in one place.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilterWord {
-    /// By [`Dimension`], filter 0 in the lowest bit.
-    pub elsewhere: [u64; Dimension::COUNT],
-    /// The filters.
-    pub filters: [FilterEntry; BITS_PER_WORD],
-}
-
-/// One filter.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FilterEntry {
-    /// The WAN it sends to.
-    pub wan: u32,
-    /// The next filter that sends elsewhere: where to go on when this WAN takes no filtered traffic now.
-    pub skip_to: u32,
-}
 
 /// The policies there are: each has its own filters, and two copies of them in the policy maps.
 #[repr(u32)]
@@ -49,19 +21,40 @@ impl PolicySet {
     /// How many there are: entries of the array of [`PolicySlot`]s.
     pub const COUNT: usize = 2;
 
-    /// Which copy (0 or 1) of which policy: where its filters stand in their outer map.
+    /// A copy (0 or 1) of this policy.
     #[inline(always)]
-    pub const fn place(self, copy: u32) -> u32 {
-        self as u32 * COPIES + (copy & 1)
+    pub const fn copy(self, copy: u32) -> PolicyCopy {
+        PolicyCopy { first: (self as u32 * COPIES + (copy & 1)) * MAPS }
     }
 }
 
 /// Copies of each policy: one in force, one to build the next in.
 const COPIES: u32 = 2;
-/// Copies of all policies.
-pub const POLICY_PLACES: usize = PolicySet::COUNT * COPIES as usize;
-/// Dimensions of all of them.
-pub const DIMENSION_PLACES: usize = POLICY_PLACES * Dimension::COUNT;
+/// Maps of a copy: its filters, then its dimensions.
+const MAPS: u32 = 5;
+const _: () = assert!(MAPS as usize == 1 + Dimension::COUNT);
+/// Maps of all copies of all policies.
+pub const POLICY_PLACES: usize = PolicySet::COUNT * COPIES as usize * MAPS as usize;
+
+/// Where the maps of one copy of a policy stand in the outer map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyCopy {
+    first: u32,
+}
+
+impl PolicyCopy {
+    /// Of the filters.
+    #[inline(always)]
+    pub const fn filters(self) -> u32 {
+        self.first
+    }
+
+    /// Of a dimension.
+    #[inline(always)]
+    pub const fn dimension(self, dimension: Dimension) -> u32 {
+        self.first + 1 + dimension as u32
+    }
+}
 
 /// Which of the two copies of a policy is in force: 0 or 1.
 #[repr(C)]
@@ -71,17 +64,6 @@ pub struct PolicySlot {
     pub active: u32,
 }
 
-const _: () = {
-    assert!(size_of::<FilterWord>() == 40 + 512);
-    assert!(size_of::<FilterEntry>() == 8);
-};
-
+// SAFETY: a `repr(C)` integer, valid for any bit pattern.
 #[cfg(feature = "user")]
-mod pod {
-    // SAFETY: `repr(C)` integers without padding (sizes asserted above), valid for any bit pattern.
-    unsafe impl aya::Pod for super::FilterEntry {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::FilterWord {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::PolicySlot {}
-}
+unsafe impl aya::Pod for PolicySlot {}

@@ -4,20 +4,21 @@ use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use multiwans_common::{
-    BITS_PER_WORD, FlowKey4, PolicySet, VECTOR_WORDS, WanEntry,
-    dimension::{self, Cell, Cells, Dimension},
+    FlowKey4, PolicySet, WanEntry,
+    dimension::{self, Dimension},
+    filters::{self, MAX_WORDS},
 };
 
 use crate::{
     links,
-    policy::{DimensionMap, Policy},
+    policy::{Policy, PolicyMap},
 };
 
 /// Steps of the search: each is done with a word of the vectors or moves on past a run of filters of one
 /// WAN. There are 64 words, and at most 252 such runs because filters stand in order of their WANs.
-const MAX_STEPS: u32 = (VECTOR_WORDS + 256) as u32;
+const MAX_STEPS: u32 = MAX_WORDS + 256;
 
-const BITS: u32 = BITS_PER_WORD as u32;
+const BITS: u32 = u64::BITS;
 
 /// What the search came to.
 pub enum Match {
@@ -41,52 +42,54 @@ pub fn first_match(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Match 
 
 /// A packet's class in one dimension.
 struct Class {
-    cells: DimensionMap,
+    lines: PolicyMap,
     number: u32,
     /// Words that are not zero.
     live: u64,
-    /// Words that differ from those beside the filters.
+    /// Words that differ from those of the rows.
     changed: u64,
 }
 
 impl Class {
     #[inline(always)]
-    fn new(cells: DimensionMap, number: u32) -> Option<Self> {
-        let Cell([live, changed]) = *cells.cell(number)?;
-        Some(Self { cells, number, live, changed })
+    fn new(lines: PolicyMap, number: u32) -> Option<Self> {
+        let [live, changed] = dimension::class(&lines, number)?;
+        Some(Self { lines, number, live, changed })
     }
 
     /// Of an address in network byte order.
     #[inline(always)]
     fn of_address(policy: Policy, dimension: Dimension, address: u32) -> Option<Self> {
-        let cells = policy.dimension(dimension)?;
-        Self::new(cells, dimension::class_of_address(&cells, u32::from_be(address)))
+        let lines = policy.dimension(dimension)?;
+        Self::new(lines, dimension::class_of_address(&lines, u32::from_be(address)))
     }
 
+    /// Of a port in network byte order.
     #[inline(always)]
-    fn of(policy: Policy, dimension: Dimension, key: u32) -> Option<Self> {
-        let cells = policy.dimension(dimension)?;
-        Self::new(cells, dimension::class_of(&cells, key))
+    fn of_port(policy: Policy, dimension: Dimension, port: u16) -> Option<Self> {
+        let lines = policy.dimension(dimension)?;
+        Self::new(lines, dimension::class_of_port(&lines, u16::from_be(port)))
     }
 
     #[inline(always)]
     fn word(&self, elsewhere: u64, word: u32) -> u64 {
-        elsewhere ^ dimension::difference(&self.cells, self.number, self.changed, word)
+        elsewhere ^ dimension::difference(&self.lines, self.number, self.changed, word)
     }
 }
 
 /// A search under way.
 struct Search {
-    policy: Policy,
+    filters: PolicyMap,
     source: Class,
     destination: Class,
-    protocol: Class,
     source_port: Class,
     destination_port: Class,
-    /// Words that can have a match and were not searched yet.
-    words: u64,
+    /// Class of the protocol.
+    protocol: u32,
     /// Filters before this one are passed over.
     position: u32,
+    /// Words that can have a match and were not searched yet.
+    words: u64,
     default_wan: u32,
     /// The WAN found; 0: none yet.
     found: u32,
@@ -96,28 +99,32 @@ struct Search {
 #[inline(always)]
 fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
     let policy = Policy::in_force(set);
+    let filters = policy.filters()?;
+    let protocol = filters::protocol_class(&filters, tuple.protocol)?;
     let source = Class::of_address(policy, Dimension::Source, tuple.source)?;
     let destination = Class::of_address(policy, Dimension::Destination, tuple.destination)?;
-    let protocol = Class::of(policy, Dimension::Protocol, tuple.protocol as u32)?;
-    let source_port = u16::from_be(tuple.source_port) as u32;
-    let source_port = Class::of(policy, Dimension::SourcePort, source_port)?;
-    let destination_port = u16::from_be(tuple.destination_port) as u32;
-    let destination_port = Class::of(policy, Dimension::DestinationPort, destination_port)?;
+    let source_port = Class::of_port(policy, Dimension::SourcePort, tuple.source_port)?;
+    let destination_port = Class::of_port(policy, Dimension::DestinationPort, tuple.destination_port)?;
+    let changed = [source.changed, destination.changed, source_port.changed, destination_port.changed];
     // The verifier does not know this value, and must not: checking one step from any word is checking all.
     // From a known one it walks through the words one by one, 300 000 instructions for each program.
-    let words = source.live & destination.live & protocol.live & source_port.live & destination_port.live;
+    let words = filters::candidates(&filters, protocol, changed)?
+        & source.live
+        & destination.live
+        & source_port.live
+        & destination_port.live;
     if words == 0 {
         return Some(Match::Nothing);
     }
     let mut search = Search {
-        policy,
+        filters,
         source,
         destination,
-        protocol,
         source_port,
         destination_port,
-        words,
+        protocol,
         position: 0,
+        words,
         default_wan,
         found: 0,
     };
@@ -148,11 +155,11 @@ extern "C" fn step(_index: u32, search: *mut Search) -> i64 {
         return STOP;
     }
     let word = search.words.trailing_zeros();
-    let Some(filters) = search.policy.filters(word) else { return STOP };
-    let [source, destination, protocol, source_port, destination_port] = filters.elsewhere;
-    let mut candidates = search.source.word(source, word)
+    let Some(row) = filters::row(&search.filters, search.protocol, word) else { return STOP };
+    let [source, destination, source_port, destination_port] = row.elsewhere;
+    let mut candidates = row.protocol
+        & search.source.word(source, word)
         & search.destination.word(destination, word)
-        & search.protocol.word(protocol, word)
         & search.source_port.word(source_port, word)
         & search.destination_port.word(destination_port, word);
     if search.position / BITS == word {
@@ -162,10 +169,10 @@ extern "C" fn step(_index: u32, search: *mut Search) -> i64 {
         search.words &= search.words - 1;
         return CONTINUE;
     }
-    // The compiler knows that this is below 64 and would drop the check that shows it to the verifier, which
+    // The compiler knows that this is below 64 and would drop the checks that show it to the verifier, which
     // knows nothing of the table that trailing zeros are counted with.
-    let lowest = black_box(candidates.trailing_zeros()) % BITS;
-    let filter = filters.filters[lowest as usize];
+    let bit = black_box(candidates.trailing_zeros());
+    let Some(filter) = filters::filter(&search.filters, &row, bit) else { return STOP };
     if filter.wan != search.default_wan
         && let Some(wan) = links::wan(filter.wan)
         && wan.usable != 0

@@ -6,13 +6,10 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps},
     macros::btf_map,
 };
-use multiwans_common::{
-    DIMENSION_PLACES, FilterWord, POLICY_PLACES, PolicySet, PolicySlot,
-    dimension::{Cell, Cells, Dimension},
-};
+use multiwans_common::{Line, Lines, POLICY_PLACES, PolicyCopy, PolicySet, PolicySlot, dimension::Dimension};
 
-/// Arrays inside the outer maps may have any length, for the daemon makes each as long as its policy needs,
-/// and are filled as memory: a system call for each of millions of cells takes seconds.
+/// Arrays inside the outer map may have any length, for the daemon makes each as long as its policy needs,
+/// and are filled as memory: a system call for each of millions of entries takes seconds.
 const FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 
 /// A value of an inner array, in an array of one: its type is then no struct. Linux before 6.2 looks for
@@ -21,31 +18,27 @@ const FLAGS: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 /// `bpf_map_meta_equal`, kernel/bpf/map_in_map.c). Other types are not looked into.
 type Opaque<V> = [V; 1];
 
-/// The cells of a dimension; see [`multiwans_common::dimension`].
-type DimensionCells = Array<Opaque<Cell>, 1, FLAGS>;
-/// The filters of a policy, 64 in an element.
-type FilterWords = Array<Opaque<FilterWord>, 1, FLAGS>;
+/// A map inside [`MW_POLICIES`].
+type Inner = Array<Opaque<Line>, 1, FLAGS>;
 
 /// Which copy of each policy is in force. Key: [`PolicySet`]. Value: [`PolicySlot`]. Writer: the daemon.
 /// Readers: steer, output.
 #[btf_map]
 static MW_SLOT: Array<PolicySlot, { PolicySet::COUNT }> = Array::new();
 
-/// The dimensions. Outer key: [`Dimension::of_place`]. Inner key: a cell's number; inner value: [`Cell`]. A
-/// dimension that no filter uses has one cell; any other 256 KiB (protocols: 1 KiB) for its root, and addresses
-/// what their prefixes need: up to 256 bytes for each /16 that is cut up, 4 to 45 for each prefix in it.
+/// The policies. Outer key: [`PolicyCopy`]. Inner key: a line's number; inner value: [`Line`]. One for the
+/// filters ([`multiwans_common::filters`]), 8 bytes each and 4 KiB for each protocol they name; one for each
+/// dimension ([`multiwans_common::dimension`]): one line where no filter uses it, else 256 KiB for its root, and
+/// for addresses up to 256 bytes for each /16 that is cut up and 4 to 45 for each prefix in it.
+///
+/// All in one, because each write into a map of maps has the daemon wait until all programs have left it.
 #[btf_map]
-static MW_DIMENSIONS: ArrayOfMaps<DimensionCells, DIMENSION_PLACES> = ArrayOfMaps::new();
-
-/// Filters. Outer key: [`PolicySet::place`]. Inner key: a filter's number divided by 64; inner value:
-/// [`FilterWord`], 552 bytes.
-#[btf_map]
-static MW_FILTERS: ArrayOfMaps<FilterWords, POLICY_PLACES> = ArrayOfMaps::new();
+static MW_POLICIES: ArrayOfMaps<Inner, POLICY_PLACES> = ArrayOfMaps::new();
 
 /// One copy of a policy, for the time of one packet.
 #[derive(Clone, Copy)]
 pub struct Policy {
-    place: u32,
+    copy: PolicyCopy,
 }
 
 impl Policy {
@@ -56,31 +49,30 @@ impl Policy {
             Some(slot) => slot.active,
             None => 0,
         };
-        Self { place: set.place(copy) }
+        Self { copy: set.copy(copy) }
     }
 
-    /// One of its dimensions; `None` before the daemon filled it.
+    /// Its filters; `None` before the daemon filled it, as below.
     #[inline(always)]
-    pub fn dimension(&self, dimension: Dimension) -> Option<DimensionMap> {
-        MW_DIMENSIONS.get(dimension.of_place(self.place)).map(DimensionMap)
+    pub fn filters(self) -> Option<PolicyMap> {
+        MW_POLICIES.get(self.copy.filters()).map(PolicyMap)
     }
 
-    /// Sixty-four of its filters.
+    /// One of its dimensions.
     #[inline(always)]
-    pub fn filters(&self, word: u32) -> Option<&FilterWord> {
-        let [filters] = MW_FILTERS.get_value(self.place, &word)?;
-        Some(filters)
+    pub fn dimension(self, dimension: Dimension) -> Option<PolicyMap> {
+        MW_POLICIES.get(self.copy.dimension(dimension)).map(PolicyMap)
     }
 }
 
-/// A dimension's cells.
+/// One of a policy's maps.
 #[derive(Clone, Copy)]
-pub struct DimensionMap(&'static DimensionCells);
+pub struct PolicyMap(&'static Inner);
 
-impl Cells for DimensionMap {
+impl Lines for PolicyMap {
     #[inline(always)]
-    fn cell(&self, number: u32) -> Option<&Cell> {
-        let [cell] = self.0.get(number)?;
-        Some(cell)
+    fn line(&self, number: u32) -> Option<&Line> {
+        let [line] = self.0.get(number)?;
+        Some(line)
     }
 }

@@ -31,7 +31,7 @@ pub use model::*;
 pub use problem::{Problem, Problems, Severity};
 pub use secret::Secret;
 
-use multiwans_common::MAX_FILTERS;
+use multiwans_common::filters::MAX_FILTERS;
 use path::Path;
 use problem::Report;
 use section::{Found, Section};

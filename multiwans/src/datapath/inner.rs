@@ -1,72 +1,110 @@
-//! Arrays that are filled as memory and put inside outer maps.
+//! Arrays that are filled as memory and put inside an outer map.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use aya::Ebpf;
 use aya::maps::array::Array;
 use aya::maps::of_maps::ArrayOfMaps;
-use aya::maps::{InnerMap, MapData};
-use aya::{Ebpf, Pod};
+use aya::maps::{InnerMap, Map, MapData};
 use memmap2::{Mmap, MmapMut, MmapOptions};
+use multiwans_common::Line;
 
 use super::DatapathError;
 
 /// `BPF_F_MMAPABLE` (Linux 5.5): filled as memory. `BPF_F_INNER_MAP` (Linux 5.10): an array inside an outer
-/// map may have any length. The outer maps are declared with both.
+/// map may have any length. The outer map is declared with both.
 const FLAGS: u32 = (1 << 10) | (1 << 12);
 
 /// An array in the kernel that is written once, when it is made.
-pub(super) struct Inner<V: Pod> {
-    array: Array<MapData, V>,
+pub(super) struct Inner {
+    array: Array<MapData, Line>,
     bytes: usize,
 }
 
-impl<V: Pod> Inner<V> {
+impl Inner {
     /// An array that holds just this. `name`: the outer map's, for errors.
-    pub(super) fn new(name: &'static str, content: &[V]) -> Result<Self, DatapathError> {
+    pub(super) fn new(name: &'static str, content: &[Line]) -> Result<Self, DatapathError> {
         // A length that does not fit is refused by the kernel.
-        let length = u32::try_from(content.len()).unwrap_or(u32::MAX).max(1);
+        let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
         let array = Array::create(length, FLAGS).map_err(DatapathError::map(name))?;
         let inner = Self { array, bytes: size_of_val(content) };
-        if !content.is_empty() {
-            let mut memory = inner.memory_mut().map_err(DatapathError::memory(name))?;
-            memory.copy_from_slice(bytes_of(content));
-        }
+        let mut memory = inner.memory_mut().map_err(DatapathError::memory(name))?;
+        memory.copy_from_slice(bytes_of(content));
         Ok(inner)
     }
 
     /// Whether it holds just this.
-    pub(super) fn holds(&self, content: &[V]) -> bool {
+    pub(super) fn holds(&self, content: &[Line]) -> bool {
         let content = bytes_of(content);
-        self.bytes == content.len()
-            && (content.is_empty() || self.memory().is_ok_and(|memory| *memory == *content))
-    }
-
-    /// Bytes of its content.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Puts it into an outer map. The kernel waits for all programs that run to end after it did.
-    pub(super) fn put(&self, ebpf: &mut Ebpf, name: &'static str, place: u32) -> Result<(), DatapathError> {
-        let outer = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
-        let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, V>> =
-            ArrayOfMaps::try_from(outer).map_err(DatapathError::map(name))?;
-        outer.set(place, &self.array, 0).map_err(DatapathError::map(name))
+        self.bytes == content.len() && self.memory().is_ok_and(|memory| *memory == *content)
     }
 
     fn memory_mut(&self) -> io::Result<MmapMut> {
-        let descriptor = descriptor(&self.array).as_raw_fd();
         // SAFETY: the kernel keeps an array's memory for as long as it is mapped, and nobody else writes this
         // one: no program does, and it is in no outer map yet.
-        unsafe { MmapOptions::new().len(self.bytes).map_mut(descriptor) }
+        unsafe { MmapOptions::new().len(self.bytes).map_mut(descriptor(&self.array).as_raw_fd()) }
     }
 
     fn memory(&self) -> io::Result<Mmap> {
-        let descriptor = descriptor(&self.array).as_raw_fd();
         // SAFETY: as above; it is written only when it is made.
-        unsafe { MmapOptions::new().len(self.bytes).map(descriptor) }
+        unsafe { MmapOptions::new().len(self.bytes).map(descriptor(&self.array).as_raw_fd()) }
     }
+}
+
+/// Puts arrays into an outer map, each at its place. The kernel waits until every program that ran has ended,
+/// once for all of them where it takes them together (map of maps: Linux 5.19), else for each.
+pub(super) fn put(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    arrays: &[(u32, &Inner)],
+) -> Result<(), DatapathError> {
+    let outer = ebpf.map_mut(name).ok_or(DatapathError::Missing(name))?;
+    if let Map::ArrayOfMaps(outer) = outer
+        && put_together(outer.fd().as_fd(), arrays).is_ok()
+    {
+        return Ok(());
+    }
+    let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, Line>> =
+        ArrayOfMaps::try_from(outer).map_err(DatapathError::map(name))?;
+    for (place, inner) in arrays {
+        outer.set(*place, &inner.array, 0).map_err(DatapathError::map(name))?;
+    }
+    Ok(())
+}
+
+/// `BPF_MAP_UPDATE_BATCH`, which aya does not know. On an error some may have been put.
+fn put_together(outer: BorrowedFd<'_>, arrays: &[(u32, &Inner)]) -> io::Result<()> {
+    const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+    /// The part of `union bpf_attr` for it (linux/bpf.h).
+    #[repr(C)]
+    struct Batch {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    let keys: Vec<u32> = arrays.iter().map(|(place, _)| *place).collect();
+    let values: Vec<i32> = arrays.iter().map(|(_, inner)| descriptor(&inner.array).as_raw_fd()).collect();
+    let mut batch = Batch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr().expose_provenance() as u64,
+        values: values.as_ptr().expose_provenance() as u64,
+        count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+        map_fd: outer.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the structure is as the kernel has it, and both slices live through the call and have `count`
+    // elements of the map's key (u32) and value (a descriptor).
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut batch, size_of::<Batch>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What a map is to the kernel; aya has no other way to it where the map's type is known.
@@ -74,7 +112,7 @@ fn descriptor<M: InnerMap>(map: &M) -> BorrowedFd<'_> {
     map.fd().as_fd()
 }
 
-fn bytes_of<V: Pod>(content: &[V]) -> &[u8] {
-    // SAFETY: a `Pod` has no padding, and the slice covers just these values.
+fn bytes_of(content: &[Line]) -> &[u8] {
+    // SAFETY: a line is eight integers without padding, and the slice covers just these lines.
     unsafe { std::slice::from_raw_parts(content.as_ptr().cast(), size_of_val(content)) }
 }

@@ -20,10 +20,8 @@ pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
 pub(super) const REASONS: &str = "MW_REASONS";
 /// Which copy of the policy is in force (`policy.rs`).
 pub(super) const SLOT: &str = "MW_SLOT";
-/// The policies' dimensions.
-pub(super) const DIMENSIONS: &str = "MW_DIMENSIONS";
-/// Filters.
-pub(super) const FILTERS: &str = "MW_FILTERS";
+/// The policies.
+pub(super) const POLICIES: &str = "MW_POLICIES";
 
 /// An array map.
 pub(super) fn array<'a, V: Pod>(

@@ -18,6 +18,7 @@ mod policy_maps;
 mod specific;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
@@ -212,14 +213,14 @@ impl Datapath {
     }
 
     /// Runs a program on one packet (an Ethernet frame) and a `__sk_buff` to begin with; returns its
-    /// verdict and writes the `__sk_buff` as it left it to `context_out`.
+    /// verdict and how long it took, and writes the `__sk_buff` as it left it to `context_out`.
     pub fn test_run(
         &mut self,
         program: Program,
         frame: &[u8],
         context: &[u8],
         context_out: &mut [u8],
-    ) -> Result<u32, DatapathError> {
+    ) -> Result<(u32, Duration), DatapathError> {
         let name = match program {
             Program::Steer => attach::STEER,
             Program::Wan => attach::WAN,
@@ -234,7 +235,7 @@ impl Datapath {
         };
         classifier
             .test_run(options)
-            .map(|result| result.return_value)
+            .map(|result| (result.return_value, result.duration))
             .map_err(|source| DatapathError::Program { program: name, source })
     }
 }

@@ -1,36 +1,26 @@
 //! Putting a compiled policy into the kernel: filled aside, then switched in one write.
 //!
-//! Two copies of each policy stand in the outer maps and are the same except while one of them is replaced.
+//! Two copies of each policy stand in the outer map and are the same except while one of them is replaced.
 //! What a new policy has in common with the one in force, whole dimensions, is neither copied nor written.
 
-use std::array;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::Pod;
-use multiwans_common::dimension::{Cell, Dimension};
-use multiwans_common::{BITS_PER_WORD, FilterEntry, FilterWord, PolicySet, PolicySlot};
+use multiwans_common::dimension::Dimension;
+use multiwans_common::{PolicyCopy, PolicySet, PolicySlot};
 
-use super::inner::Inner;
+use super::inner::{self, Inner};
 use super::{DatapathError, maps};
 use crate::policy::Compiled;
 
-/// By [`PolicySet`].
-const SETS: [PolicySet; PolicySet::COUNT] = [PolicySet::Forwarding, PolicySet::Output];
-/// By their number.
-const DIMENSIONS: [Dimension; Dimension::COUNT] = [
-    Dimension::Source,
-    Dimension::Destination,
-    Dimension::Protocol,
-    Dimension::SourcePort,
-    Dimension::DestinationPort,
-];
+/// Maps of a policy: the filters, then the dimensions.
+const MAPS: usize = 1 + Dimension::COUNT;
 
 /// What putting a policy in force took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Maps that were made, of six.
+    /// Maps that were made, of five for each policy.
     pub maps: usize,
     /// Bytes written into them.
     pub bytes: usize,
@@ -39,7 +29,7 @@ pub struct Written {
 /// The policies as they stand in the kernel.
 #[derive(Default)]
 pub(super) struct PolicyMaps {
-    sets: [Copies; SETS.len()],
+    sets: [Copies; PolicySet::COUNT],
 }
 
 /// The two copies of a policy.
@@ -51,131 +41,100 @@ struct Copies {
 
 /// The maps of one copy. They are released when they are in no copy any more.
 #[derive(Default, Clone)]
-struct Placed {
-    filters: Option<Arc<Inner<FilterWord>>>,
-    dimensions: [Option<Arc<Inner<Cell>>>; Dimension::COUNT],
-}
+struct Placed([Option<Arc<Inner>>; MAPS]);
 
 impl PolicyMaps {
-    /// Puts policies in force. On an error those before stay in force, untouched, except where the error is
-    /// from clearing them away.
+    /// Puts policies in force, all or none. On an error those before stay in force, untouched, except where
+    /// the error is from clearing them away.
     pub(super) fn install(
         &mut self,
         ebpf: &mut Ebpf,
         policies: &[(PolicySet, &Compiled)],
     ) -> Result<Written, DatapathError> {
         let mut written = Written::default();
-        let mut filled = Vec::with_capacity(policies.len());
+        let mut wanted = Vec::with_capacity(policies.len());
         for &(set, policy) in policies {
             let Copies { active, copies } = &self.sets[set as usize];
-            let (wanted, own) = fill(&copies[*active as usize], policy)?;
-            written.maps += own.maps;
-            written.bytes += own.bytes;
-            filled.push((set, wanted));
+            wanted.push((set, Placed::new(policy, &copies[*active as usize], &mut written)?));
         }
-        for (set, wanted) in &filled {
-            let Copies { active, copies } = &mut self.sets[*set as usize];
-            let aside = *active ^ 1;
-            copies[aside as usize].become_(wanted, ebpf, set.place(aside))?;
+        if written.maps == 0 {
+            return Ok(written);
         }
+        self.put(ebpf, &wanted)?;
         let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
-        for (set, _) in &filled {
+        for (set, _) in &wanted {
             let active = &mut self.sets[*set as usize].active;
-            slot.set(*set as u32, PolicySlot { active: *active ^ 1 }, 0)
-                .map_err(DatapathError::map(maps::SLOT))?;
-            *active ^= 1;
+            let other = PolicySlot { active: *active ^ 1 };
+            slot.set(*set as u32, other, 0).map_err(DatapathError::map(maps::SLOT))?;
+            *active = other.active;
         }
-        for (set, wanted) in &filled {
-            let Copies { active, copies } = &mut self.sets[*set as usize];
-            // A packet that read the slot before that write may still be on its way through the old copy.
-            // Writing into a map of maps waits for it, even where it changes nothing.
-            if let Some(filters) = &wanted.filters {
-                filters.put(ebpf, maps::FILTERS, set.place(*active))?;
-            }
-            // So that what only the old one had is released now, and the next policy is written in its changes.
-            let old = *active ^ 1;
-            copies[old as usize].become_(wanted, ebpf, set.place(old))?;
+        // A packet that read the slot before that write may still be on its way through the old copy. Writing
+        // into a map of maps waits for it, even where it changes nothing.
+        if let Some((set, Placed([Some(filters), ..]))) = wanted.first() {
+            let place = set.copy(self.sets[*set as usize].active).filters();
+            inner::put(ebpf, maps::POLICIES, &[(place, filters)])?;
         }
+        // So that what only the old ones had is released now, and of the next only the changes are put.
+        self.put(ebpf, &wanted)?;
         Ok(written)
     }
-}
 
-impl Placed {
-    /// Writes what is not there yet. The copy must not be in force.
-    fn become_(&mut self, wanted: &Self, ebpf: &mut Ebpf, place: u32) -> Result<(), DatapathError> {
-        replace(&mut self.filters, wanted.filters.as_ref(), ebpf, maps::FILTERS, place)?;
-        for ((own, wanted), dimension) in self.dimensions.iter_mut().zip(&wanted.dimensions).zip(DIMENSIONS) {
-            replace(own, wanted.as_ref(), ebpf, maps::DIMENSIONS, dimension.of_place(place))?;
+    /// Makes the copies that are not in force the wanted ones.
+    fn put(
+        &mut self,
+        ebpf: &mut Ebpf,
+        wanted: &[(PolicySet, Placed)],
+    ) -> Result<(), DatapathError> {
+        let mut changes = Vec::new();
+        for (set, wanted) in wanted {
+            let Copies { active, copies } = &mut self.sets[*set as usize];
+            let copy = *active ^ 1;
+            changes.extend(copies[copy as usize].changes(wanted, set.copy(copy)));
+            // Until all of it is done nobody knows what is where.
+            copies[copy as usize] = Placed::default();
+        }
+        if !changes.is_empty() {
+            inner::put(ebpf, maps::POLICIES, &changes)?;
+        }
+        for (set, wanted) in wanted {
+            let Copies { active, copies } = &mut self.sets[*set as usize];
+            copies[(*active ^ 1) as usize] = wanted.clone();
         }
         Ok(())
     }
 }
 
-fn replace<V: Pod>(
-    own: &mut Option<Arc<Inner<V>>>,
-    wanted: Option<&Arc<Inner<V>>>,
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    place: u32,
-) -> Result<(), DatapathError> {
-    if let Some(wanted) = wanted
-        && own.as_ref().is_none_or(|own| !Arc::ptr_eq(own, wanted))
-    {
-        wanted.put(ebpf, name, place)?;
-        *own = Some(Arc::clone(wanted));
+impl Placed {
+    /// The maps of a policy: those in force where they hold just what it needs, else new ones.
+    fn new(policy: &Compiled, in_force: &Self, written: &mut Written) -> Result<Self, DatapathError> {
+        let dimensions = policy.dimensions.iter().map(|dimension| dimension.lines());
+        let contents = std::iter::once(policy.filters.lines()).chain(dimensions);
+        let mut placed = Self::default();
+        for ((place, own), content) in placed.0.iter_mut().zip(&in_force.0).zip(contents) {
+            *place = Some(match own.as_ref().filter(|own| own.holds(content)) {
+                Some(same) => Arc::clone(same),
+                None => {
+                    written.maps += 1;
+                    written.bytes += size_of_val(content);
+                    Arc::new(Inner::new(maps::POLICIES, content)?)
+                }
+            });
+        }
+        Ok(placed)
     }
-    Ok(())
-}
 
-/// The maps of a policy: those in force where they hold just what it needs, else new ones.
-fn fill(in_force: &Placed, policy: &Compiled) -> Result<(Placed, Written), DatapathError> {
-    let mut written = Written::default();
-    let mut wanted = Placed {
-        filters: Some(same_or_new(
-            in_force.filters.as_ref(),
-            maps::FILTERS,
-            &filter_words(policy),
-            &mut written,
-        )?),
-        dimensions: array::from_fn(|_| None),
-    };
-    for ((wanted, own), dimension) in
-        wanted.dimensions.iter_mut().zip(&in_force.dimensions).zip(&policy.dimensions)
-    {
-        *wanted = Some(same_or_new(own.as_ref(), maps::DIMENSIONS, dimension.cells(), &mut written)?);
+    /// What has to be put where, for this copy to be the wanted one.
+    fn changes<'w>(&self, wanted: &'w Self, copy: PolicyCopy) -> Vec<(u32, &'w Inner)> {
+        let places = std::iter::once(copy.filters()).chain(Dimension::ALL.map(|each| copy.dimension(each)));
+        places
+            .zip(self.0.iter().zip(&wanted.0))
+            .filter_map(|(place, (own, wanted))| {
+                let wanted = wanted.as_ref()?;
+                let same = own.as_ref().is_some_and(|own| Arc::ptr_eq(own, wanted));
+                (!same).then_some((place, &**wanted))
+            })
+            .collect()
     }
-    Ok((wanted, written))
-}
-
-fn same_or_new<V: Pod>(
-    in_force: Option<&Arc<Inner<V>>>,
-    name: &'static str,
-    content: &[V],
-    written: &mut Written,
-) -> Result<Arc<Inner<V>>, DatapathError> {
-    if let Some(same) = in_force.filter(|inner| inner.holds(content)) {
-        return Ok(Arc::clone(same));
-    }
-    let inner = Inner::new(name, content)?;
-    written.maps += 1;
-    written.bytes += inner.bytes();
-    Ok(Arc::new(inner))
-}
-
-fn filter_words(policy: &Compiled) -> Vec<FilterWord> {
-    let entries = policy.filters.chunks(BITS_PER_WORD).enumerate();
-    entries
-        .map(|(number, filters)| {
-            let mut word = FilterWord {
-                elsewhere: array::from_fn(|dimension| policy.dimensions[dimension].elsewhere().word(number)),
-                filters: [FilterEntry { wan: 0, skip_to: 0 }; BITS_PER_WORD],
-            };
-            for (entry, filter) in word.filters.iter_mut().zip(filters) {
-                *entry = FilterEntry { wan: u32::from(filter.wan.get()), skip_to: filter.skip_to };
-            }
-            word
-        })
-        .collect()
 }
 
 /// An address as it stands in a packet.

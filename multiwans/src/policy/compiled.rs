@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
-use multiwans_common::MAX_FILTERS;
-use multiwans_common::dimension::{Cell, Dimension as Kind, class_of, class_of_address};
+use multiwans_common::dimension::{self, Dimension as Kind, class_of_address, class_of_port};
+use multiwans_common::filters::{self, MAX_FILTERS};
 
 use super::dimension::{Dimension, TooLarge};
+use super::filters::{Entry, Filters};
 use super::prefixes::Selector;
 use super::{Tuple, ports, prefixes};
-use crate::config::{Chain, Config, Filter, PortRange};
+use crate::config::{Chain, Config, Filter};
 use crate::types::WanMark;
 
 /// Both policies of a configuration.
@@ -28,11 +29,11 @@ impl Policies {
     }
 }
 
-/// A compiled policy: the filters of one chain in evaluation order, and five dimensions of classes.
+/// A compiled policy: the filters of one chain in evaluation order, and four dimensions of classes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Compiled {
-    /// Where each filter sends, and where the search goes on when that WAN takes nothing.
-    pub filters: Vec<CompiledFilter>,
+    /// The filters.
+    pub filters: Filters,
     /// By [`Kind`].
     pub dimensions: [Dimension; Kind::COUNT],
 }
@@ -91,21 +92,30 @@ impl Compiled {
         let sources: Vec<Selector<'_>> = source.iter().map(|(_, filter)| source_selector(filter)).collect();
         let destinations: Vec<Selector<'_>> =
             source.iter().map(|(_, filter)| destination_selector(filter, &config.localnets)).collect();
-        let protocols: Vec<Option<PortRange>> =
-            source.iter().map(|(_, filter)| filter.protocol.number().map(only)).collect();
-        let protocols: Vec<_> = protocols.iter().map(Option::as_slice).collect();
         let source_ports: Vec<_> = source.iter().map(|(_, filter)| filter.sports.as_slice()).collect();
         let destination_ports: Vec<_> = source.iter().map(|(_, filter)| filter.dports.as_slice()).collect();
-        Ok(Self {
-            filters: with_skips(&source),
-            dimensions: [
-                Dimension::new(Kind::Source, prefixes::compile(&sources))?,
-                Dimension::new(Kind::Destination, prefixes::compile(&destinations))?,
-                Dimension::new(Kind::Protocol, ports::compile(&protocols, u16::from(u8::MAX)))?,
-                Dimension::new(Kind::SourcePort, ports::compile(&source_ports, u16::MAX))?,
-                Dimension::new(Kind::DestinationPort, ports::compile(&destination_ports, u16::MAX))?,
-            ],
-        })
+        let dimensions = [
+            Dimension::new(Kind::Source, prefixes::compile(&sources))?,
+            Dimension::new(Kind::Destination, prefixes::compile(&destinations))?,
+            Dimension::new(Kind::SourcePort, ports::compile(&source_ports))?,
+            Dimension::new(Kind::DestinationPort, ports::compile(&destination_ports))?,
+        ];
+        let entries: Vec<Entry> = with_skips(&source)
+            .into_iter()
+            .zip(&source)
+            .zip(sources.iter().zip(&destinations))
+            .map(|((compiled, (_, filter)), (source, destination))| Entry {
+                filter: compiled,
+                protocol: filter.protocol.number(),
+                named: [
+                    source.names(),
+                    destination.names(),
+                    !filter.sports.is_empty(),
+                    !filter.dports.is_empty(),
+                ],
+            })
+            .collect();
+        Ok(Self { filters: Filters::new(&entries, &dimensions), dimensions })
     }
 
     /// The WAN whose filter takes a packet, by the same steps as the programs: the first filter of all
@@ -116,23 +126,29 @@ impl Compiled {
         usable: &BTreeSet<WanMark>,
         default: Option<WanMark>,
     ) -> Option<WanMark> {
-        let [source, destination, protocol, source_port, destination_port] = &self.dimensions;
+        let [source, destination, source_port, destination_port] = &self.dimensions;
+        let protocol = filters::protocol_class(&self.filters, packet.protocol)?;
         let classes = [
-            (source, class_of_address(source, packet.source.to_bits())),
-            (destination, class_of_address(destination, packet.destination.to_bits())),
-            (protocol, class_of(protocol, u32::from(packet.protocol))),
-            (source_port, class_of(source_port, u32::from(packet.source_port))),
-            (destination_port, class_of(destination_port, u32::from(packet.destination_port))),
+            class_of_address(source, packet.source.to_bits()),
+            class_of_address(destination, packet.destination.to_bits()),
+            class_of_port(source_port, packet.source_port),
+            class_of_port(destination_port, packet.destination_port),
         ];
-        let mut words = classes.iter().fold(u64::MAX, |words, (dimension, class)| {
-            let Cell([live, _]) = dimension.cells()[*class as usize];
-            words & live
-        });
+        let (mut live, mut changed) = (u64::MAX, [0; Kind::COUNT]);
+        for ((dimension, class), changed) in self.dimensions.iter().zip(classes).zip(&mut changed) {
+            let [words, differing] = dimension::class(dimension, class)?;
+            live &= words;
+            *changed = differing;
+        }
+        let mut words = live & filters::candidates(&self.filters, protocol, changed)?;
         let mut position = 0;
         while words != 0 {
             let word = words.trailing_zeros();
-            let mut candidates =
-                classes.iter().fold(u64::MAX, |bits, (dimension, class)| bits & dimension.word(*class, word));
+            let row = filters::row(&self.filters, protocol, word)?;
+            let mut candidates = row.protocol;
+            for (dimension, class) in self.dimensions.iter().zip(classes) {
+                candidates &= dimension.word(class, word);
+            }
             if position / BITS == word {
                 candidates &= u64::MAX << (position % BITS);
             }
@@ -140,9 +156,10 @@ impl Compiled {
                 words &= words - 1;
                 continue;
             }
-            let filter = self.filters[(word * BITS + candidates.trailing_zeros()) as usize];
-            if Some(filter.wan) != default && usable.contains(&filter.wan) {
-                return Some(filter.wan);
+            let filter = filters::filter(&self.filters, &row, candidates.trailing_zeros())?;
+            let wan = u8::try_from(filter.wan).ok().and_then(WanMark::new)?;
+            if Some(wan) != default && usable.contains(&wan) {
+                return Some(wan);
             }
             position = filter.skip_to;
             words &= u64::MAX.checked_shl(position / BITS).unwrap_or(0);
@@ -153,10 +170,6 @@ impl Compiled {
 
 /// Filters in a word.
 const BITS: u32 = u64::BITS;
-
-fn only(number: u8) -> PortRange {
-    PortRange { first: number.into(), last: number.into() }
-}
 
 fn source_selector(filter: &Filter) -> Selector<'_> {
     if filter.src.is_empty() { Selector::Any } else { Selector::In(vec![&filter.src]) }

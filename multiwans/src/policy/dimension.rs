@@ -3,26 +3,27 @@
 use std::collections::HashMap;
 
 use multiwans_common::dimension::{
-    self, CELL_ENTRIES, Cell, Cells, Dimension as Kind, ELSEWHERE, MIDDLE_NODES, NODE, ROOT, SLOTS,
+    self, Dimension as Kind, ELSEWHERE, MIDDLE_NODES, NODE, ROOT, ROOT_ENTRIES, SLOTS,
 };
+use multiwans_common::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
 
 use super::classes::{self, Borders, ClassNumber, Classes};
-use super::vectors::FilterSet;
+use super::vectors::{Difference, FilterSet};
 
-/// Cells of a dimension: 256 MiB of the kernel's memory. Two million single addresses, each far from the next,
-/// take a third of it; more needs ten thousand lists that overlap in every way.
-pub const MAX_CELLS: usize = 1 << 24;
+/// Lines of a dimension: 256 MiB of the kernel's memory. Five million single addresses, each far from the next,
+/// are as much; else it takes ten thousand lists that overlap in every way.
+pub const MAX_LINES: usize = 1 << 22;
 
 /// A dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dimension {
     elsewhere: FilterSet,
-    cells: Vec<Cell>,
+    lines: Vec<Line>,
 }
 
 /// A dimension would take more of the kernel's memory than it may.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{dimension} of the filters ({mebibytes} MiB of kernel memory) must take at most {} MiB", MAX_CELLS >> 16)]
+#[error("{dimension} of the filters ({mebibytes} MiB of kernel memory) must take at most {} MiB", MAX_LINES >> 14)]
 pub struct TooLarge {
     /// `sources`, `destinations`, …
     pub dimension: &'static str,
@@ -36,18 +37,17 @@ impl Dimension {
         kind: Kind,
         (elsewhere, borders, classes): (FilterSet, Borders, Classes),
     ) -> Result<Self, TooLarge> {
-        let cells = Layout::new(kind, &elsewhere, &classes, &borders).build(&borders);
-        if cells.len() > MAX_CELLS {
+        let lines = Layout::new(&elsewhere, &classes, &borders).build(kind, &borders, &elsewhere);
+        if lines.len() > MAX_LINES {
             let dimension = match kind {
                 Kind::Source => "sources",
                 Kind::Destination => "destinations",
-                Kind::Protocol => "protocols",
                 Kind::SourcePort => "source ports",
                 Kind::DestinationPort => "destination ports",
             };
-            return Err(TooLarge { dimension, mebibytes: cells.len().div_ceil(1 << 16) });
+            return Err(TooLarge { dimension, mebibytes: lines.len().div_ceil(1 << 14) });
         }
-        Ok(Self { elsewhere, cells })
+        Ok(Self { elsewhere, lines })
     }
 
     /// The filters that match where nothing is named.
@@ -55,33 +55,33 @@ impl Dimension {
         &self.elsewhere
     }
 
-    /// The cells.
-    pub fn cells(&self) -> &[Cell] {
-        &self.cells
+    /// The lines.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
     }
 
     /// A word of the filters that a class can still match.
     pub fn word(&self, class: u32, word: u32) -> u64 {
-        let Cell([_, changed]) = self.cells[class as usize];
+        let [_, changed] = dimension::class(self, class).unwrap_or_default();
         self.elsewhere.word(word as usize) ^ dimension::difference(self, class, changed, word)
     }
 }
 
-impl Cells for Dimension {
-    fn cell(&self, number: u32) -> Option<&Cell> {
-        self.cells.get(number as usize)
+impl Lines for Dimension {
+    fn line(&self, number: u32) -> Option<&Line> {
+        self.lines.get(number as usize)
     }
 }
 
-/// Entries of a root.
-fn root_entries(kind: Kind) -> u32 {
-    if kind == Kind::Protocol { 1 << 8 } else { 1 << 16 }
-}
+/// Sixteen bytes: a class, two words of one, or a node.
+type Cell = [u64; 2];
 
 /// A dimension under construction.
 struct Layout {
-    kind: Kind,
-    cells: Vec<Cell>,
+    root: Vec<u32>,
+    /// Number of the first cell behind the root.
+    first_class: usize,
+    classes: Vec<Cell>,
     /// Cell of each class.
     places: Vec<u32>,
     /// `[bitmap, first run]`, the run's number relative to the runs.
@@ -96,62 +96,72 @@ struct Layout {
 const LONGEST_SHARED: usize = 8;
 
 impl Layout {
-    fn new(kind: Kind, elsewhere: &FilterSet, classes: &Classes, borders: &Borders) -> Self {
-        let root = if borders.as_slice().is_empty() { 0 } else { root_entries(kind) };
-        let mut cells = vec![Cell([0; 2]); 1 + (root / CELL_ENTRIES) as usize];
-        let mut places = Vec::with_capacity(classes.differences().len());
-        for difference in classes.differences() {
-            let (mut live, mut changed) = (0, 0);
-            for (number, word) in elsewhere.words().iter().enumerate() {
-                live |= u64::from(*word != 0) << number;
+    fn new(elsewhere: &FilterSet, classes: &Classes, borders: &Borders) -> Self {
+        let mut root = Vec::new();
+        if !borders.as_slice().is_empty() {
+            root.reserve_exact(ROOT_ENTRIES as usize);
+        }
+        let first_class = LINE_CELLS as usize + root.capacity() / ENTRIES_PER_CELL;
+        let mut layout = Self {
+            root,
+            first_class,
+            classes: Vec::new(),
+            places: vec![ELSEWHERE],
+            nodes: Vec::new(),
+            runs: Vec::new(),
+            shared: HashMap::new(),
+        };
+        for difference in &classes.differences()[1..] {
+            // What most classes are, the words of one list's filters, is read with the class itself.
+            if layout.classes.len() % LINE_CELLS as usize == LINE_CELLS as usize - 1 {
+                layout.classes.push([0; 2]);
             }
-            for &(number, bits) in difference.words() {
-                changed |= 1 << number;
-                if elsewhere.word(usize::from(number)) == bits {
-                    live &= !(1 << number);
-                } else {
-                    live |= 1 << number;
-                }
-            }
-            let class = Cell([live, changed]);
-            if places.is_empty() {
-                cells[ELSEWHERE as usize] = class;
-                places.push(ELSEWHERE);
-                continue;
-            }
-            places.push(narrow(cells.len()));
-            cells.push(class);
+            layout.places.push(narrow(first_class + layout.classes.len()));
+            layout.classes.push(class(elsewhere, difference));
             for pair in difference.words().chunks(2) {
-                cells.push(Cell([pair[0].1, pair.get(1).map_or(0, |(_, bits)| *bits)]));
+                layout.classes.push([pair[0].1, pair.get(1).map_or(0, |(_, bits)| *bits)]);
             }
         }
-        Self { kind, cells, places, nodes: Vec::new(), runs: Vec::new(), shared: HashMap::new() }
+        layout
     }
 
-    fn build(mut self, borders: &Borders) -> Vec<Cell> {
+    fn build(mut self, kind: Kind, borders: &Borders, elsewhere: &FilterSet) -> Vec<Line> {
         let mut walk = Walk { borders: borders.as_slice(), class: classes::ELSEWHERE };
         if !borders.as_slice().is_empty() {
-            let addresses = matches!(self.kind, Kind::Source | Kind::Destination);
-            for key in 0..root_entries(self.kind) {
-                let entry =
-                    if addresses { self.upper(key << 16, &mut walk) } else { self.single(key, &mut walk) };
-                set_entry(&mut self.cells, ROOT + key, entry);
+            for key in 0..ROOT_ENTRIES {
+                let entry = match kind {
+                    Kind::Source | Kind::Destination => self.upper(key << 16, &mut walk),
+                    Kind::SourcePort | Kind::DestinationPort => self.single(key, &mut walk),
+                };
+                self.root.push(entry);
             }
         }
-        self.finish()
+        self.into_lines(class(elsewhere, &Difference::default()))
     }
 
-    /// Puts nodes and runs behind the rest. What points at nodes counted from `cells.len()` on already.
-    fn finish(self) -> Vec<Cell> {
-        let Self { mut cells, nodes, runs, .. } = self;
-        let first_run = ((cells.len() + nodes.len()) * CELL_ENTRIES as usize) as u64;
-        cells.reserve_exact(nodes.len() + runs.len().div_ceil(CELL_ENTRIES as usize));
-        cells.extend(nodes.into_iter().map(|Cell([starts, run])| Cell([starts, first_run + run])));
-        cells.extend(runs.chunks(CELL_ENTRIES as usize).map(|entries| {
-            let entry = |at: usize| u64::from(entries.get(at).copied().unwrap_or(0));
-            Cell([entry(0) | entry(1) << 32, entry(2) | entry(3) << 32])
-        }));
-        cells
+    fn first_node(&self) -> usize {
+        self.first_class + self.classes.len()
+    }
+
+    fn into_lines(self, elsewhere: Cell) -> Vec<Line> {
+        let first_node = self.first_node();
+        let first_run = (first_node + self.nodes.len()) * ENTRIES_PER_CELL;
+        let entries = first_run + self.runs.len();
+        let mut lines = vec![Line::default(); entries.div_ceil(LINE_ENTRIES as usize)];
+        set_cell(&mut lines, ELSEWHERE as usize, elsewhere);
+        for (number, entry) in (ROOT as usize..).zip(self.root) {
+            set_entry(&mut lines, number, entry);
+        }
+        for (number, cell) in (self.first_class..).zip(self.classes) {
+            set_cell(&mut lines, number, cell);
+        }
+        for (number, [starts, run]) in (first_node..).zip(self.nodes) {
+            set_cell(&mut lines, number, [starts, first_run as u64 + run]);
+        }
+        for (number, entry) in (first_run..).zip(self.runs) {
+            set_entry(&mut lines, number, entry);
+        }
+        lines
     }
 
     fn single(&self, key: u32, walk: &mut Walk<'_>) -> u32 {
@@ -166,12 +176,12 @@ impl Layout {
             return self.places[walk.class as usize];
         }
         let group = self.nodes.len();
-        self.nodes.resize(group + MIDDLE_NODES as usize, Cell([0; 2]));
+        self.nodes.resize(group + MIDDLE_NODES as usize, [0; 2]);
         for number in 0..MIDDLE_NODES {
             let node = self.middle(first + number * SLOTS * SLOTS, walk);
             self.nodes[group + number as usize] = node;
         }
-        NODE | narrow(self.cells.len() + group)
+        NODE | narrow(self.first_node() + group)
     }
 
     /// The node of 64 /26s.
@@ -184,7 +194,7 @@ impl Layout {
             if walk.inside(address, SLOTS) {
                 let lower = self.lower(address, walk);
                 self.nodes.push(lower);
-                node.push(slot, NODE | narrow(self.cells.len() + self.nodes.len() - 1));
+                node.push(slot, NODE | narrow(self.first_node() + self.nodes.len() - 1));
                 slot += 1;
             } else {
                 node.push(slot, self.places[walk.class as usize]);
@@ -225,7 +235,7 @@ impl Layout {
                 first
             }
         };
-        Cell([node.starts, u64::from(first)])
+        [node.starts, u64::from(first)]
     }
 }
 
@@ -272,10 +282,35 @@ impl Walk<'_> {
     }
 }
 
-fn set_entry(cells: &mut [Cell], number: u32, entry: u32) {
-    let number = number as usize;
-    let Cell(halves) = &mut cells[number / CELL_ENTRIES as usize];
-    halves[number / 2 % 2] |= u64::from(entry) << (number % 2 * 32);
+/// Entries (32 bits) in a cell.
+const ENTRIES_PER_CELL: usize = (LINE_ENTRIES / LINE_CELLS) as usize;
+
+/// A class: the words that are not zero, and those that differ from what no filter names.
+fn class(elsewhere: &FilterSet, difference: &Difference) -> Cell {
+    let (mut live, mut changed) = (0, 0);
+    for (number, word) in elsewhere.words().iter().enumerate() {
+        live |= u64::from(*word != 0) << number;
+    }
+    for &(number, bits) in difference.words() {
+        changed |= 1 << number;
+        if elsewhere.word(usize::from(number)) == bits {
+            live &= !(1 << number);
+        } else {
+            live |= 1 << number;
+        }
+    }
+    [live, changed]
+}
+
+fn set_cell(lines: &mut [Line], number: usize, cell: Cell) {
+    let Line(words) = &mut lines[number / LINE_CELLS as usize];
+    let first = number % LINE_CELLS as usize * 2;
+    words[first..first + 2].copy_from_slice(&cell);
+}
+
+fn set_entry(lines: &mut [Line], number: usize, entry: u32) {
+    let Line(words) = &mut lines[number / LINE_ENTRIES as usize];
+    words[number / 2 % 8] |= u64::from(entry) << (number % 2 * 32);
 }
 
 /// Numbers of cells and runs are below 2^31 long before they are too many for the memory of this machine.

@@ -7,6 +7,7 @@ mod classes;
 mod compiled;
 mod decide;
 mod dimension;
+mod filters;
 mod ports;
 mod prefixes;
 mod selector;
@@ -18,7 +19,8 @@ mod tests;
 
 pub use compiled::{CompileError, Compiled, CompiledFilter, Policies, filters_of, forwarding_filters};
 pub use decide::decide;
-pub use dimension::{Dimension, MAX_CELLS, TooLarge};
+pub use dimension::{Dimension, MAX_LINES, TooLarge};
+pub use filters::Filters;
 pub use selector::matches;
 pub use tuple::Tuple;
 pub use vectors::FilterSet;

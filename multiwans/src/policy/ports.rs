@@ -1,4 +1,4 @@
-//! The dimensions of small numbers, ports and protocols: which filters a number can still match.
+//! One port dimension: which filters a port can still match.
 
 use super::classes::{Borders, Classes};
 use super::vectors::{Difference, FilterSet};
@@ -6,8 +6,8 @@ use crate::config::PortRange;
 
 /// The filters that match where nothing is named, where another class begins, and the classes.
 ///
-/// `selectors`: each filter's ranges; none means any number. `last`: the largest number there is.
-pub(super) fn compile(selectors: &[&[PortRange]], last: u16) -> (FilterSet, Borders, Classes) {
+/// `selectors`: each filter's ranges; none means any port.
+pub(super) fn compile(selectors: &[&[PortRange]]) -> (FilterSet, Borders, Classes) {
     let mut elsewhere = FilterSet::empty(selectors.len());
     // Where a filter's ranges begin (true) and where they have ended.
     let mut events: Vec<(u32, usize, bool)> = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn compile(selectors: &[&[PortRange]], last: u16) -> (FilterSet, Bord
             }
         }
         let number = group[0].0;
-        if number <= u32::from(last) {
+        if number <= u32::from(u16::MAX) {
             borders.push(number, classes.class(&difference));
         }
     }

@@ -17,6 +17,13 @@ pub(super) enum Selector<'a> {
     NotIn(&'a [Ipv4Net]),
 }
 
+impl Selector<'_> {
+    /// Whether it names addresses that it matches.
+    pub(super) fn names(&self) -> bool {
+        matches!(self, Self::In(_))
+    }
+}
+
 /// The lists of a dimension: prefixes, and the filters whose answer changes for an address in one of them.
 #[derive(Default)]
 struct Lists<'a> {

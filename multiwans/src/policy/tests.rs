@@ -126,8 +126,10 @@ fn no_destination_means_anything_but_localnets() {
 
 #[test]
 fn output_filters_are_not_of_the_forwarding_policy() {
-    let config = config(vec![wan(1, vec![]), wan(2, vec![filter(Chain::Output, Protocol::All)])], vec![]);
-    assert_eq!(Compiled::new(&config).unwrap().filters, vec![]);
+    let without = config(vec![wan(1, vec![]), wan(2, vec![])], vec![]);
+    let output = config(vec![wan(1, vec![]), wan(2, vec![filter(Chain::Output, Protocol::All)])], vec![]);
+    assert_eq!(Compiled::new(&output).unwrap(), Compiled::new(&without).unwrap());
+    assert_ne!(Compiled::of(&output, Chain::Output).unwrap(), Compiled::of(&without, Chain::Output).unwrap());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Bit vectors over the filters.
 
-use multiwans_common::BITS_PER_WORD;
+use multiwans_common::filters::BITS_PER_WORD;
 
 /// Which filters can still match. Filter 0 is the lowest bit of word 0.
 #[derive(Debug, Clone, PartialEq, Eq)]

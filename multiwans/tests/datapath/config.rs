@@ -115,7 +115,7 @@ impl Kernel {
     pub(crate) fn run(&mut self, program: Program, frame: &[u8], context: Context) -> Verdict {
         let before = self.datapath.reasons().unwrap();
         let mut out = [0; CONTEXT_LEN];
-        let verdict = self.datapath.test_run(program, frame, &context.bytes(), &mut out).unwrap();
+        let (verdict, _) = self.datapath.test_run(program, frame, &context.bytes(), &mut out).unwrap();
         assert_eq!(verdict, UNSPEC, "others' programs must still run");
         let after = self.datapath.reasons().unwrap();
         let counted: Vec<Reason> = before

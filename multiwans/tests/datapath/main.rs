@@ -6,7 +6,10 @@
 mod attach;
 mod config;
 mod frame;
+#[path = "../support/policies.rs"]
+mod policies;
 mod random;
+mod scale;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod support;

@@ -29,14 +29,14 @@ const FOREIGN: [&str; 2] = [
 ];
 
 /// `client` (eth0) — eth0 `router` wan1, wan2 — `isp`.
-struct Net {
+pub(crate) struct Net {
     router: Netns,
-    client: Netns,
+    pub(crate) client: Netns,
     _isp: Netns,
 }
 
 impl Net {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (router, client, isp) = (Netns::new(), Netns::new(), Netns::new());
         router.cable("eth0", "192.168.50.1/24", &client, "eth0", "192.168.50.2/24");
         router.cable("wan1", "10.0.1.2/24", &isp, "wan1", "10.0.1.1/24");
@@ -80,12 +80,12 @@ impl Net {
         self.router.run(|| datapath.attach(roles))
     }
 
-    fn attach_all(&self, datapath: &mut Datapath) {
+    pub(crate) fn attach_all(&self, datapath: &mut Datapath) {
         let errors = self.attach(datapath, &self.all());
         assert!(errors.is_empty(), "{errors:?}");
     }
 
-    fn detach(&self, datapath: &mut Datapath) {
+    pub(crate) fn detach(&self, datapath: &mut Datapath) {
         let errors = self.router.run(|| datapath.detach());
         assert!(errors.is_empty(), "{errors:?}");
     }
@@ -144,7 +144,7 @@ impl Net {
     }
 
     /// Packets by mark; index 0 is not used.
-    fn counted(&self) -> [u64; 3] {
+    pub(crate) fn counted(&self) -> [u64; 3] {
         let rules = self.router.command("iptables-save", "-c -t mangle");
         let count = |number: u8| {
             let rule = rules.lines().find(|line| line.contains(&format!("--mark {number:#x}/0xff"))).unwrap();

@@ -13,4 +13,5 @@ mod scale;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod support;
+mod swap;
 mod table;

@@ -78,8 +78,8 @@ fn filters_come_and_go_and_no_flow_moves_with_them() -> Result<()> {
     assert_eq!(client.seen_by_udp(INTERNET, 80)?, wan_ip(1));
     for ((tcp, udp), at) in [(before, wan_ip(1)), (during, wan_ip(2))] {
         let (tcp, udp) = (tcp.finish()?, udp.finish()?);
-        assert!(tcp.retransmits == 0 && tcp.messages > 10, "{tcp:?}");
-        assert!(udp.lost == 0 && udp.sent > 10, "{udp:?}");
+        assert!(tcp.retransmits == 0 && tcp.messages > 2, "{tcp:?}");
+        assert!(udp.lost == 0 && udp.sent > 2, "{udp:?}");
         assert_eq!(udp.seen, [at]);
     }
     assert_eq!(daemon.reload()?, "reloaded: nothing changed\n");

@@ -1,5 +1,6 @@
 //! `multiwans check`: is this configuration valid, and what does it say?
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use super::load::{LoadError, load};
 use crate::config::{Config, Parsed, Problem, Severity, Wan};
 use crate::notify::email::Server;
+use crate::policy::Policies;
 
 /// Prints a summary of a valid file to stdout (its warnings to stderr) and returns 0, or every problem of
 /// an invalid one to stderr and returns 1.
@@ -43,6 +45,10 @@ impl Answer {
     fn new(path: &Path, loaded: &Result<Parsed, LoadError>) -> Self {
         let path = path.display();
         match loaded {
+            Ok(parsed) if let Err(error) = Policies::new(&parsed.config) => {
+                let stderr = format!("{}{path}: not valid: {error}\n", lines(&parsed.warnings));
+                Self { stdout: String::new(), stderr, valid: false }
+            }
             Ok(parsed) => {
                 let with =
                     counted(&parsed.warnings).map(|count| format!(", with {count}")).unwrap_or_default();
@@ -88,7 +94,7 @@ fn counted(problems: &[Problem]) -> Option<String> {
 /// What a configuration says, for people: the links in failover order and the filters in the order they
 /// are evaluated.
 pub fn summary(config: &Config) -> String {
-    format!("{}\n{}", links(config), filters(config))
+    format!("{}\n{}{}", links(config), filters(config), lists(config))
 }
 
 fn links(config: &Config) -> String {
@@ -136,6 +142,30 @@ fn filters(config: &Config) -> String {
         ]);
     }
     format!("Filters in order of evaluation (first match wins)\n{}", table.render())
+}
+
+/// What the files of lists hold; empty where there are none.
+fn lists(config: &Config) -> String {
+    let mut files: BTreeMap<&Path, (usize, usize)> = BTreeMap::new();
+    for filter in config.wans.iter().flat_map(|wan| &wan.filters) {
+        let named: BTreeMap<&Path, usize> = filter
+            .src_files
+            .iter()
+            .chain(&filter.dst_files)
+            .map(|file| (file.path.as_path(), file.nets.len()))
+            .collect();
+        for (file, prefixes) in named {
+            files.entry(file).or_insert((prefixes, 0)).1 += 1;
+        }
+    }
+    if files.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["FILE", "PREFIXES", "FILTERS"]);
+    for (file, (prefixes, filters)) in files {
+        table.row([file.display().to_string(), prefixes.to_string(), filters.to_string()]);
+    }
+    format!("\nLists of prefixes\n{}", table.render())
 }
 
 /// Left-aligned columns, two spaces between them.

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 
+use super::lists::Lists;
 use crate::config::{self, LogLevel, Parsed, Problems};
 
 /// A million prefixes, one a line with a comment, take about 40 MiB; whatever is larger is not a
@@ -52,7 +54,7 @@ pub enum LoadError {
 
 /// The configuration of a daemon: its file, and what the command line has to say about it. Can be loaded
 /// again and again.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Origin {
     /// The file.
     pub path: PathBuf,
@@ -60,16 +62,21 @@ pub struct Origin {
     pub socket: Option<PathBuf>,
     /// `--log-level`.
     pub log_level: Option<LogLevel>,
+    /// The lists that the file names, as they were last read: what a list that cannot be read anew stays.
+    pub lists: Mutex<Lists>,
 }
 
 impl Origin {
-    /// Reads and validates it, with the command line's values in the place of the file's, and paths that are
+    /// Reads and validates it and its lists, with the command line's values in the place of the file's, and paths that are
     /// relative to the file's folder made absolute.
     ///
     /// # Errors
     /// As [`load`].
     pub fn load(&self) -> Result<Parsed, LoadError> {
-        let mut parsed = load(&self.path)?;
+        let mut parsed = load_without_lists(&self.path)?;
+        let folder = folder(&self.path)?;
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.read(&mut parsed, &folder)?;
         let config = &mut parsed.config;
         if let Some(socket) = &self.socket {
             config.daemon.control_socket.clone_from(socket);
@@ -77,25 +84,33 @@ impl Origin {
         if let Some(level) = self.log_level {
             config.daemon.log_level = level;
         }
-        config.hooks.dir = beside(&self.path, &config.hooks.dir)
-            .map_err(|source| LoadError::Unreadable { path: self.path.clone(), source })?;
+        config.hooks.dir = folder.join(&config.hooks.dir);
         Ok(parsed)
     }
 }
 
-/// A path of the configuration that is relative to the folder of its file.
-fn beside(file: &Path, path: &Path) -> io::Result<PathBuf> {
-    let file = std::path::absolute(file)?;
-    Ok(file.parent().unwrap_or(Path::new("/")).join(path))
-}
-
-/// Reads and validates a configuration file. Messages call it as `path` is written.
+/// Reads and validates a configuration file, and the lists it names. Messages call it as `path` is written.
 ///
 /// # Errors
-/// One for a file that cannot be read as text; all problems at once of one that can.
+/// One for a file that cannot be read as text; all problems at once of one that can, then of its lists.
 pub fn load(path: &Path) -> Result<Parsed, LoadError> {
+    let mut parsed = load_without_lists(path)?;
+    // A list that was never read has nothing to keep, so all problems are errors.
+    Lists::default().read(&mut parsed, &folder(path)?)?;
+    Ok(parsed)
+}
+
+/// As [`load`], but the lists stay empty: for who wants other things of the configuration.
+pub(super) fn load_without_lists(path: &Path) -> Result<Parsed, LoadError> {
     let text = read(path)?;
     Ok(config::parse(&text, &path.display().to_string())?)
+}
+
+/// The folder that paths in the configuration are relative to.
+fn folder(path: &Path) -> Result<PathBuf, LoadError> {
+    let file = std::path::absolute(path)
+        .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+    Ok(file.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 fn read(path: &Path) -> Result<String, LoadError> {

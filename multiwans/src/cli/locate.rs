@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::{LoadError, load};
+use super::load::{LoadError, load_without_lists};
 
 /// Where the configuration is looked for last.
 const SYSTEM: &str = "/etc/multiwans/config.yaml";
@@ -42,9 +42,9 @@ pub(super) fn socket(named: Option<PathBuf>, from: Option<PathBuf>) -> Result<Pa
         return Ok(named);
     }
     if let Some(from) = from {
-        return load(&from).map(|parsed| parsed.config.daemon.control_socket);
+        return load_without_lists(&from).map(|parsed| parsed.config.daemon.control_socket);
     }
-    let found = config(None).ok().and_then(|path| load(&path).ok());
+    let found = config(None).ok().and_then(|path| load_without_lists(&path).ok());
     Ok(found.map_or_else(default_socket, |parsed| parsed.config.daemon.control_socket))
 }
 

@@ -8,14 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::tz::TimeZone;
 
 use super::fail;
-use super::load::load;
+use super::load::load_without_lists;
 use crate::config::{Config, Email};
 use crate::notify::email::{Book, Message, Router, Server};
 
 /// Sends one mail as the configuration says and prints each step on stdout, what went wrong on stderr. Exit
 /// code 0: the server took it for every recipient.
 pub(super) fn run(path: &Path) -> ExitCode {
-    let config = match load(path) {
+    let config = match load_without_lists(path) {
         Ok(parsed) => parsed.config,
         Err(error) => return fail(&error),
     };

@@ -2,6 +2,7 @@
 
 mod args;
 pub mod check;
+pub mod lists;
 pub mod load;
 mod locate;
 mod logging;

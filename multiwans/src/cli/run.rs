@@ -1,7 +1,7 @@
 //! `multiwans run`: the daemon in the foreground.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::args::Run;
 use super::load::Origin;
@@ -15,7 +15,12 @@ pub(super) fn run(args: Run) -> ExitCode {
         Ok(path) => path,
         Err(error) => return fail(&error),
     };
-    let origin = Origin { path, socket: args.socket, log_level: args.log_level.map(LogLevel::from) };
+    let origin = Origin {
+        path,
+        socket: args.socket,
+        log_level: args.log_level.map(LogLevel::from),
+        lists: Mutex::default(),
+    };
     let parsed = match origin.load() {
         Ok(parsed) => parsed,
         Err(error) => return fail(&error),

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::model::{Chain, Filter, LogLevel, PortRange, Protocol};
+use ipnet::Ipv4Net;
+
+use super::model::{Chain, Filter, ListFile, LogLevel, PortRange, Protocol};
 
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,12 +58,19 @@ impl Filter {
                 let _ = write!(text, " {word} {values}");
             }
         };
-        say("from", listed(&self.src));
-        say("to", if self.dst.is_empty() { "anything but localnets".to_owned() } else { listed(&self.dst) });
+        say("from", nets(&self.src, &self.src_files));
+        let to = nets(&self.dst, &self.dst_files);
+        say("to", if to.is_empty() { "anything but localnets".to_owned() } else { to });
         say("sports", listed(&self.sports));
         say("dports", listed(&self.dports));
         text
     }
+}
+
+fn nets(own: &[Ipv4Net], files: &[ListFile]) -> String {
+    let own = listed(own);
+    let files = files.iter().map(|file| format!("{} ({})", file.path.display(), file.nets.len()));
+    Some(own).filter(|own| !own.is_empty()).into_iter().chain(files).collect::<Vec<_>>().join(",")
 }
 
 /// The first few values and how many more there are: a filter may hold thousands.

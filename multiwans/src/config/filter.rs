@@ -1,9 +1,11 @@
 //! `WANS[].filters[]`.
 
-use super::model::{Chain, Filter, PortRange, Protocol};
+use std::sync::Arc;
+
+use super::model::{Chain, Filter, ListFile, PortRange, Protocol};
 use super::net;
 use super::problem::{Report, Shown};
-use super::scalar::{Rule, boolean, description, free_text};
+use super::scalar::{Rule, boolean, description, free_text, list_path};
 use super::section::{Found, Section};
 use super::unique::Unique;
 
@@ -14,7 +16,9 @@ pub(super) const KEYS: &[&str] = &[
     "chainMangle",
     "protocol",
     "src",
+    "srcFiles",
     "dst",
+    "dstFiles",
     "sport",
     "sports",
     "dport",
@@ -65,6 +69,8 @@ fn read(item: Found<'_>, wan: &str, taken: &mut Unique<String>, report: &mut Rep
     };
     let src = prefixes("src").unwrap_or_default();
     let dst = prefixes("dst").unwrap_or_default();
+    let src_files = list_files(&filter, "srcFiles", report);
+    let dst_files = list_files(&filter, "dstFiles", report);
     let sports = ports(&filter, ["sports", "sport"], protocol, report);
     let dports = ports(&filter, ["dports", "dport"], protocol, report);
     Some(Filter {
@@ -73,10 +79,25 @@ fn read(item: Found<'_>, wan: &str, taken: &mut Unique<String>, report: &mut Rep
         chain: chain?,
         protocol: protocol?,
         src,
+        src_files,
         dst,
+        dst_files,
         sports,
         dports,
     })
+}
+
+/// The files of a filter's lists; who reads files fills them.
+fn list_files(filter: &Section<'_>, key: &str, report: &mut Report) -> Vec<ListFile> {
+    let Some(list) = selector(filter, key, report) else { return Vec::new() };
+    let mut files = Vec::new();
+    for item in list.items(report) {
+        if let Some(path) = item.read(list_path, report) {
+            report.list(path.clone(), item.at, &item.path, item.text().unwrap_or_default());
+            files.push(ListFile { path, nets: Arc::default() });
+        }
+    }
+    files
 }
 
 /// A list that narrows the filter. An empty one narrows nothing, which is rarely what was meant.

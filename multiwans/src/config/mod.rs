@@ -11,6 +11,7 @@ mod diff;
 mod display;
 mod filter;
 mod general;
+mod list;
 mod mail;
 mod model;
 mod net;
@@ -27,9 +28,12 @@ mod wan;
 mod tests;
 
 pub use diff::Difference;
+pub use list::{List, read_list};
 pub use model::*;
-pub use problem::{Problem, Problems, Severity};
+pub use problem::{Place, Problem, Problems, Severity};
 pub use secret::Secret;
+
+use std::path::PathBuf;
 
 use multiwans_common::filters::MAX_FILTERS;
 use path::Path;
@@ -43,6 +47,10 @@ pub struct Parsed {
     pub config: Config,
     /// Problems that do not stop a start, by position.
     pub warnings: Vec<Problem>,
+    /// The files that hold lists of prefixes, and where each is named. They have to be read.
+    pub lists: Vec<(PathBuf, Place)>,
+    /// Lists that could not be read anew; what they had before stays.
+    pub kept: Vec<Problem>,
 }
 
 const KEYS: &[&str] =
@@ -58,9 +66,10 @@ const KEYS: &[&str] =
 pub fn parse(text: &str, file_name: &str) -> Result<Parsed, Problems> {
     let mut report = Report::new(file_name);
     let config = read(text, &mut report);
+    let lists = report.take_lists();
     match (config, report.into_sorted()) {
         (Some(config), problems) if problems.iter().all(|p| p.severity == Severity::Warning) => {
-            Ok(Parsed { config, warnings: problems })
+            Ok(Parsed { config, warnings: problems, lists, kept: Vec::new() })
         }
         (_, problems) => Err(Problems::new(problems)),
     }

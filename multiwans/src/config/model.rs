@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -227,14 +228,52 @@ pub struct Filter {
     pub chain: Chain,
     /// Protocol.
     pub protocol: Protocol,
-    /// Sources; empty: any.
+    /// Sources; any where `src_files` is empty too.
     pub src: Vec<Ipv4Net>,
-    /// Destinations; empty: anything but `localnets`.
+    /// `srcFiles`: more of them (new key).
+    pub src_files: Vec<ListFile>,
+    /// Destinations; anything but `localnets` where `dst_files` is empty too.
     pub dst: Vec<Ipv4Net>,
+    /// `dstFiles`: more of them (new key).
+    pub dst_files: Vec<ListFile>,
     /// Source ports; empty: any.
     pub sports: Vec<PortRange>,
     /// Destination ports; empty: any.
     pub dports: Vec<PortRange>,
+}
+
+impl Filter {
+    /// The lists of its sources; `None`: any.
+    pub fn sources(&self) -> Option<Vec<&[Ipv4Net]>> {
+        lists(&self.src, &self.src_files)
+    }
+
+    /// The lists of its destinations; `None`: anything but `localnets`.
+    pub fn destinations(&self) -> Option<Vec<&[Ipv4Net]>> {
+        lists(&self.dst, &self.dst_files)
+    }
+}
+
+fn lists<'a>(own: &'a [Ipv4Net], files: &'a [ListFile]) -> Option<Vec<&'a [Ipv4Net]>> {
+    let named = !own.is_empty() || !files.is_empty();
+    named.then(|| std::iter::once(own).chain(files.iter().map(|file| &*file.nets)).collect())
+}
+
+/// A list of prefixes in a file. Where filters name the same file, they share its prefixes.
+#[derive(Debug, Clone, Eq)]
+pub struct ListFile {
+    /// The file, as the configuration names it. Relative: to the folder of the configuration file.
+    pub path: PathBuf,
+    /// What is in it; nothing before it was read.
+    pub nets: Arc<[Ipv4Net]>,
+}
+
+impl PartialEq for ListFile {
+    /// A list that thousands of filters share, and that did not change, is not compared a thousand times.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { path, nets } = self;
+        *path == other.path && (Arc::ptr_eq(nets, &other.nets) || *nets == other.nets)
+    }
 }
 
 /// `chainMangle`.

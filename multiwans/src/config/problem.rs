@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, and the collection that gathers it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::node::Position;
@@ -47,7 +48,8 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
+    /// These, in this order.
+    pub fn new(problems: Vec<Problem>) -> Self {
         Self(problems)
     }
 
@@ -107,15 +109,50 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// Where a value stands that only who reads files can judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    file: Arc<str>,
+    at: Position,
+    path: String,
+    value: String,
+    owners: String,
+}
+
+impl Place {
+    /// `path (value) must be rule [owners]`.
+    pub fn must_be(&self, rule: &str) -> Problem {
+        self.problem(Severity::Error, &format!("must be {rule}"))
+    }
+
+    /// `path (value) text [owners]`, but not an error.
+    pub fn warning(&self, text: &str) -> Problem {
+        self.problem(Severity::Warning, text)
+    }
+
+    fn problem(&self, severity: Severity, text: &str) -> Problem {
+        let Self { file, at, path, value, owners } = self;
+        Problem {
+            file: Arc::clone(file),
+            line: at.line,
+            column: at.column,
+            severity,
+            path: path.clone(),
+            message: format!("{path} ({}) {text}{owners}", Shown(value)),
+        }
+    }
+}
+
 /// Gathers the problems of one file.
 pub(super) struct Report {
     file: Arc<str>,
     problems: Vec<Problem>,
+    lists: Vec<(PathBuf, Place)>,
 }
 
 impl Report {
     pub(super) fn new(file: &str) -> Self {
-        Self { file: file.into(), problems: Vec::new() }
+        Self { file: file.into(), problems: Vec::new(), lists: Vec::new() }
     }
 
     /// An error that is about the file rather than about one key.
@@ -138,6 +175,23 @@ impl Report {
     /// `path: text [owners]`, but not an error.
     pub(super) fn warning(&mut self, at: Position, path: &Path<'_>, text: fmt::Arguments<'_>) {
         self.push(Severity::Warning, at, path, format!("{path}: {text}{}", path.owners()));
+    }
+
+    /// A value that names a list.
+    pub(super) fn list(&mut self, file: PathBuf, at: Position, path: &Path<'_>, value: &str) {
+        let place = Place {
+            file: Arc::clone(&self.file),
+            at,
+            path: path.to_string(),
+            value: value.to_owned(),
+            owners: path.owners(),
+        };
+        self.lists.push((file, place));
+    }
+
+    /// The lists that the file names, in order.
+    pub(super) fn take_lists(&mut self) -> Vec<(PathBuf, Place)> {
+        std::mem::take(&mut self.lists)
     }
 
     /// The problems by position; those of one position stay in the order they were found.

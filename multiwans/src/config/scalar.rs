@@ -142,6 +142,12 @@ pub(super) fn folder_path(text: &str) -> Rule<PathBuf> {
     if path { Ok(PathBuf::from(text)) } else { Err("a path to a folder".into()) }
 }
 
+/// A path to a file, absolute or relative to what its key says.
+pub(super) fn list_path(text: &str) -> Rule<PathBuf> {
+    let path = !text.is_empty() && !text.ends_with('/') && !text.chars().any(char::is_control);
+    if path { Ok(PathBuf::from(text)) } else { Err("a path to a file".into()) }
+}
+
 /// `sun_path` of `sockaddr_un` has 108 bytes with the terminating zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 

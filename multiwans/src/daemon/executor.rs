@@ -315,7 +315,11 @@ impl Executor {
                 Tracking::On(entries) => entries,
                 Tracking::NotLoaded => return Ok(()),
             };
-        let misplaced = sessions::misplaced(&self.config, &self.steering, &entries);
+        let misplaced = {
+            let policy = self.datapath.in_force().map_err(|error| error.to_string())?;
+            let filtered = |packet: &_, usable: &_, default| policy.first_match(packet, usable, default);
+            sessions::misplaced(&self.config, &self.steering, &entries, filtered)
+        };
         let mut moved = 0;
         for entry in &misplaced {
             moved += usize::from(conntrack.delete(entry).await.map_err(|error| error.to_string())?);

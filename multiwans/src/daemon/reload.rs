@@ -42,6 +42,8 @@ pub(super) struct Prepared {
     policies: Option<Policies>,
     office: Option<Office>,
     warnings: Vec<String>,
+    /// What is wrong with lists that stay as they were.
+    kept: Vec<String>,
 }
 
 /// The executor's part of a configuration.
@@ -128,8 +130,10 @@ impl Reloads {
                 return None;
             }
         };
-        let Prepared { config, difference, policies, office, warnings } = prepared;
+        let Prepared { config, difference, policies, office, mut warnings, kept } = prepared;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        kept.iter().for_each(|problem| tracing::error!("a list stays as it was: {problem}"));
+        warnings.extend(kept.iter().map(|problem| format!("a list stays as it was: {problem}")));
         self.config = Arc::clone(&config);
         self.source.set_log_level(config.daemon.log_level);
         let answer = json!({ "changes": difference.live, "warnings": warnings });
@@ -199,7 +203,7 @@ impl Reloads {
 
 /// Everything that may be refused, and everything that takes its time. Changes nothing.
 fn prepare(source: &dyn Source, in_force: &Config) -> Result<Prepared, String> {
-    let Parsed { config, warnings } = source.load()?;
+    let Parsed { config, warnings, kept, .. } = source.load()?;
     let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let difference = Difference::between(in_force, &config);
     if !difference.at_restart.is_empty() {
@@ -215,5 +219,6 @@ fn prepare(source: &dyn Source, in_force: &Config) -> Result<Prepared, String> {
         warnings.extend(warning);
         office
     });
-    Ok(Prepared { config: Arc::new(config), difference, policies, office, warnings })
+    let kept = kept.iter().map(ToString::to_string).collect();
+    Ok(Prepared { config: Arc::new(config), difference, policies, office, warnings, kept })
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::datapath::SeedFlow;
 use crate::engine::Steering;
 use crate::net::conntrack::{Entry, Transport, Tuple};
-use crate::policy::{self, decide};
+use crate::policy;
 use crate::types::WanMark;
 
 /// The sessions the flow table is to know from the start, so that starting the daemon moves none.
@@ -31,7 +31,15 @@ pub(super) fn seeds(config: &Config, entries: &[Entry]) -> Vec<SeedFlow> {
 
 /// The entries that were never answered and whose packets take another WAN now than the one whose
 /// address they were translated to.
-pub(super) fn misplaced<'a>(config: &Config, steering: &Steering, entries: &'a [Entry]) -> Vec<&'a Entry> {
+///
+/// `filtered`: the WAN whose filter takes a packet. There may be as many entries as prefixes, so filters are
+/// not gone through one by one here.
+pub(super) fn misplaced<'a>(
+    config: &Config,
+    steering: &Steering,
+    entries: &'a [Entry],
+    filtered: impl Fn(&policy::Tuple, &BTreeSet<WanMark>, Option<WanMark>) -> Option<WanMark>,
+) -> Vec<&'a Entry> {
     let usable: BTreeSet<WanMark> = steering.usable.keys().copied().collect();
     entries
         .iter()
@@ -40,7 +48,8 @@ pub(super) fn misplaced<'a>(config: &Config, steering: &Steering, entries: &'a [
             let Some(given) = given else { return false };
             // An entry whose first packet has the WAN's own address is the router's.
             let own = config.wans.iter().any(|wan| wan.ip == entry.original.source);
-            let wanted = decide(config, &seen_inside(&entry.original), &usable, steering.default);
+            let filtered = filtered(&seen_inside(&entry.original), &usable, steering.default);
+            let wanted = filtered.or(steering.default);
             !own && wanted.is_some_and(|wanted| wanted != given.mark)
         })
         .collect()

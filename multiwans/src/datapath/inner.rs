@@ -8,7 +8,7 @@ use aya::maps::array::Array;
 use aya::maps::of_maps::ArrayOfMaps;
 use aya::maps::{InnerMap, Map, MapData};
 use memmap2::{Mmap, MmapMut, MmapOptions};
-use multiwans_common::Line;
+use multiwans_common::{Line, Lines};
 
 use super::DatapathError;
 
@@ -40,6 +40,11 @@ impl Inner {
         self.bytes == content.len() && self.memory().is_ok_and(|memory| *memory == *content)
     }
 
+    /// Its content, for as long as it is wanted.
+    pub(super) fn content(&self) -> io::Result<Content> {
+        Ok(Content(self.memory()?))
+    }
+
     fn memory_mut(&self) -> io::Result<MmapMut> {
         // SAFETY: the kernel keeps an array's memory for as long as it is mapped, and nobody else writes this
         // one: no program does, and it is in no outer map yet.
@@ -49,6 +54,17 @@ impl Inner {
     fn memory(&self) -> io::Result<Mmap> {
         // SAFETY: as above; it is written only when it is made.
         unsafe { MmapOptions::new().len(self.bytes).map(descriptor(&self.array).as_raw_fd()) }
+    }
+}
+
+/// What an array holds, as the kernel has it.
+pub(super) struct Content(Mmap);
+
+impl Lines for Content {
+    fn line(&self, number: u32) -> Option<&Line> {
+        // SAFETY: a line is eight integers that may have any value, and what is mapped begins with a page.
+        let (_, lines, _) = unsafe { self.0.align_to::<Line>() };
+        lines.get(number as usize)
     }
 }
 

@@ -28,7 +28,7 @@ pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
 pub use error::DatapathError;
 pub use flows::SeedFlow;
-pub use policy_maps::Written;
+pub use policy_maps::{InForce, Written};
 pub use specific::SpecificMap;
 
 use crate::config::Config;
@@ -187,6 +187,11 @@ impl Datapath {
     /// The same for both, or for none of them.
     pub fn install_both(&mut self, policies: &Policies) -> Result<Written, DatapathError> {
         self.policies.install(&mut self.ebpf, &of_sets(policies))
+    }
+
+    /// The policy for forwarded traffic as it is in force.
+    pub fn in_force(&self) -> Result<InForce, DatapathError> {
+        self.policies.in_force(PolicySet::Forwarding)
     }
 
     /// Stores sessions that were there before the daemon. Returns how many the table took.

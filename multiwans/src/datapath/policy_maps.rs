@@ -3,6 +3,7 @@
 //! Two copies of each policy stand in the outer map and are the same except while one of them is replaced.
 //! What a new policy has in common with the one in force, whole dimensions, is neither copied nor written.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -10,9 +11,10 @@ use aya::Ebpf;
 use multiwans_common::dimension::Dimension;
 use multiwans_common::{PolicyCopy, PolicySet, PolicySlot};
 
-use super::inner::{self, Inner};
+use super::inner::{self, Content, Inner};
 use super::{DatapathError, maps};
-use crate::policy::Compiled;
+use crate::policy::{Compiled, Tuple, first_match};
+use crate::types::WanMark;
 
 /// Maps of a policy: the filters, then the dimensions.
 const MAPS: usize = 1 + Dimension::COUNT;
@@ -42,6 +44,24 @@ struct Copies {
 /// The maps of one copy. They are released when they are in no copy any more.
 #[derive(Default, Clone)]
 struct Placed([Option<Arc<Inner>>; MAPS]);
+
+/// A policy in force.
+pub struct InForce {
+    filters: Content,
+    dimensions: [Content; Dimension::COUNT],
+}
+
+impl InForce {
+    /// The WAN whose filter takes a packet; `None`: no filter does.
+    pub fn first_match(
+        &self,
+        packet: &Tuple,
+        usable: &BTreeSet<WanMark>,
+        default: Option<WanMark>,
+    ) -> Option<WanMark> {
+        first_match(&self.filters, self.dimensions.each_ref(), packet, usable, default)
+    }
+}
 
 impl PolicyMaps {
     /// Puts policies in force, all or none. On an error those before stay in force, untouched, except where
@@ -79,12 +99,22 @@ impl PolicyMaps {
         Ok(written)
     }
 
+    /// A policy in force, read from the kernel's own memory: a copy of it would take as much again.
+    pub(super) fn in_force(&self, set: PolicySet) -> Result<InForce, DatapathError> {
+        let Copies { active, copies } = &self.sets[set as usize];
+        let Placed([filters, dimensions @ ..]) = &copies[*active as usize];
+        let content = |map: &Option<Arc<Inner>>| {
+            let map = map.as_ref().ok_or(DatapathError::Missing(maps::POLICIES))?;
+            map.content().map_err(DatapathError::memory(maps::POLICIES))
+        };
+        let [source, destination, source_port, destination_port] = dimensions;
+        let dimensions =
+            [content(source)?, content(destination)?, content(source_port)?, content(destination_port)?];
+        Ok(InForce { filters: content(filters)?, dimensions })
+    }
+
     /// Makes the copies that are not in force the wanted ones.
-    fn put(
-        &mut self,
-        ebpf: &mut Ebpf,
-        wanted: &[(PolicySet, Placed)],
-    ) -> Result<(), DatapathError> {
+    fn put(&mut self, ebpf: &mut Ebpf, wanted: &[(PolicySet, Placed)]) -> Result<(), DatapathError> {
         let mut changes = Vec::new();
         for (set, wanted) in wanted {
             let Copies { active, copies } = &mut self.sets[*set as usize];

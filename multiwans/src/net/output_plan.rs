@@ -78,7 +78,10 @@ impl OutputFilters {
         let by_rule =
             |filter: &Filter| !(programs && matches!(filter.protocol, Protocol::Tcp | Protocol::Udp));
         let from_here = |filter: &Filter| {
-            filter.src.is_empty() || source.is_some_and(|ip| filter.src.iter().any(|net| net.contains(&ip)))
+            let from = |lists: Vec<&[Ipv4Net]>| {
+                source.is_some_and(|ip| lists.into_iter().flatten().any(|net| net.contains(&ip)))
+            };
+            filter.sources().is_none_or(from)
         };
         let mut filters = Vec::new();
         let (mut left_out, mut count) = (Vec::new(), 0);
@@ -101,7 +104,7 @@ impl OutputFilters {
 
         let at = |order: u32, packets, action| OutputRule { priority: base + block + order, packets, action };
         let lookups = |order: u32, local: bool| {
-            let kept = filters.iter().filter(move |(_, filter, _)| !local || !filter.dst.is_empty());
+            let kept = filters.iter().filter(move |(_, filter, _)| !local || filter.destinations().is_some());
             kept.flat_map(move |(wan, _, packets)| {
                 let action = Action::Lookup(wan.table());
                 packets.iter().map(move |packets| at(order, packets.clone(), action))
@@ -147,7 +150,12 @@ fn packets(filter: &Filter) -> Vec<Packets> {
         return Vec::new();
     };
     let mut all = Vec::new();
-    for to in either(&filter.dst) {
+    let destinations: Vec<Option<Ipv4Net>> = match filter.destinations() {
+        None => vec![None],
+        // More than fit need not be made to be left out.
+        Some(lists) => lists.into_iter().flatten().take(MAX_RULES + 1).copied().map(Some).collect(),
+    };
+    for to in destinations {
         for sport in &sports {
             for dport in &dports {
                 all.push(Packets::Of { to, protocol, sport: *sport, dport: *dport });
@@ -184,7 +192,9 @@ mod tests {
             chain: Chain::Output,
             protocol,
             src: Vec::new(),
+            src_files: Vec::new(),
             dst: Vec::new(),
+            dst_files: Vec::new(),
             sports: Vec::new(),
             dports: Vec::new(),
         }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
-use multiwans_common::dimension::{self, Dimension as Kind, class_of_address, class_of_port};
-use multiwans_common::filters::{self, MAX_FILTERS};
+use multiwans_common::dimension::Dimension as Kind;
+use multiwans_common::filters::MAX_FILTERS;
 
 use super::dimension::{Dimension, TooLarge};
 use super::filters::{Entry, Filters};
 use super::prefixes::Selector;
+use super::search::first_match;
 use super::{Tuple, ports, prefixes};
 use crate::config::{Chain, Config, Filter};
 use crate::types::WanMark;
@@ -118,65 +119,23 @@ impl Compiled {
         Ok(Self { filters: Filters::new(&entries, &dimensions), dimensions })
     }
 
-    /// The WAN whose filter takes a packet, by the same steps as the programs: the first filter of all
-    /// five sets whose WAN is usable and not the default.
+    /// The WAN whose filter takes a packet; `None`: no filter does.
     pub fn first_match(
         &self,
         packet: &Tuple,
         usable: &BTreeSet<WanMark>,
         default: Option<WanMark>,
     ) -> Option<WanMark> {
-        let [source, destination, source_port, destination_port] = &self.dimensions;
-        let protocol = filters::protocol_class(&self.filters, packet.protocol)?;
-        let classes = [
-            class_of_address(source, packet.source.to_bits()),
-            class_of_address(destination, packet.destination.to_bits()),
-            class_of_port(source_port, packet.source_port),
-            class_of_port(destination_port, packet.destination_port),
-        ];
-        let (mut live, mut changed) = (u64::MAX, [0; Kind::COUNT]);
-        for ((dimension, class), changed) in self.dimensions.iter().zip(classes).zip(&mut changed) {
-            let [words, differing] = dimension::class(dimension, class)?;
-            live &= words;
-            *changed = differing;
-        }
-        let mut words = live & filters::candidates(&self.filters, protocol, changed)?;
-        let mut position = 0;
-        while words != 0 {
-            let word = words.trailing_zeros();
-            let row = filters::row(&self.filters, protocol, word)?;
-            let mut candidates = row.protocol;
-            for (dimension, class) in self.dimensions.iter().zip(classes) {
-                candidates &= dimension.word(class, word);
-            }
-            if position / BITS == word {
-                candidates &= u64::MAX << (position % BITS);
-            }
-            if candidates == 0 {
-                words &= words - 1;
-                continue;
-            }
-            let filter = filters::filter(&self.filters, &row, candidates.trailing_zeros())?;
-            let wan = u8::try_from(filter.wan).ok().and_then(WanMark::new)?;
-            if Some(wan) != default && usable.contains(&wan) {
-                return Some(wan);
-            }
-            position = filter.skip_to;
-            words &= u64::MAX.checked_shl(position / BITS).unwrap_or(0);
-        }
-        None
+        first_match(&self.filters, self.dimensions.each_ref(), packet, usable, default)
     }
 }
 
-/// Filters in a word.
-const BITS: u32 = u64::BITS;
-
 fn source_selector(filter: &Filter) -> Selector<'_> {
-    if filter.src.is_empty() { Selector::Any } else { Selector::In(vec![&filter.src]) }
+    filter.sources().map_or(Selector::Any, Selector::In)
 }
 
 fn destination_selector<'a>(filter: &'a Filter, localnets: &'a [Ipv4Net]) -> Selector<'a> {
-    if filter.dst.is_empty() { Selector::NotIn(localnets) } else { Selector::In(vec![&filter.dst]) }
+    filter.destinations().map_or(Selector::NotIn(localnets), Selector::In)
 }
 
 fn with_skips(filters: &[(WanMark, &Filter)]) -> Vec<CompiledFilter> {

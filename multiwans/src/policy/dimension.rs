@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use multiwans_common::dimension::{
-    self, Dimension as Kind, ELSEWHERE, MIDDLE_NODES, NODE, ROOT, ROOT_ENTRIES, SLOTS,
+    Dimension as Kind, ELSEWHERE, MIDDLE_NODES, NODE, ROOT, ROOT_ENTRIES, SLOTS,
 };
 use multiwans_common::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
 
@@ -58,12 +58,6 @@ impl Dimension {
     /// The lines.
     pub fn lines(&self) -> &[Line] {
         &self.lines
-    }
-
-    /// A word of the filters that a class can still match.
-    pub fn word(&self, class: u32, word: u32) -> u64 {
-        let [_, changed] = dimension::class(self, class).unwrap_or_default();
-        self.elsewhere.word(word as usize) ^ dimension::difference(self, class, changed, word)
     }
 }
 

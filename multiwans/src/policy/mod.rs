@@ -10,6 +10,7 @@ mod dimension;
 mod filters;
 mod ports;
 mod prefixes;
+mod search;
 mod selector;
 mod tuple;
 mod vectors;
@@ -21,6 +22,7 @@ pub use compiled::{CompileError, Compiled, CompiledFilter, Policies, filters_of,
 pub use decide::decide;
 pub use dimension::{Dimension, MAX_LINES, TooLarge};
 pub use filters::Filters;
+pub use search::first_match;
 pub use selector::matches;
 pub use tuple::Tuple;
 pub use vectors::FilterSet;

@@ -9,21 +9,24 @@ use ipnet::Ipv4Net;
 use super::Tuple;
 use crate::config::{Filter, PortRange};
 
-/// Whether a filter matches a packet. A filter without `dst` matches any destination outside
+/// Whether a filter matches a packet. A filter without `dst` and `dstFiles` matches any destination outside
 /// `localnets`.
 pub fn matches(filter: &Filter, localnets: &[Ipv4Net], packet: &Tuple) -> bool {
     let protocol = filter.protocol.number().is_none_or(|number| number == packet.protocol);
-    let source = filter.src.is_empty() || within(&filter.src, packet.source);
-    let destination = if filter.dst.is_empty() {
-        !within(localnets, packet.destination)
-    } else {
-        within(&filter.dst, packet.destination)
+    let source = filter.sources().is_none_or(|lists| within_one(&lists, packet.source));
+    let destination = match filter.destinations() {
+        Some(lists) => within_one(&lists, packet.destination),
+        None => !within(localnets, packet.destination),
     };
     protocol
         && source
         && destination
         && in_ranges(&filter.sports, packet.source_port)
         && in_ranges(&filter.dports, packet.destination_port)
+}
+
+fn within_one(lists: &[&[Ipv4Net]], address: Ipv4Addr) -> bool {
+    lists.iter().any(|nets| within(nets, address))
 }
 
 fn within(nets: &[Ipv4Net], address: Ipv4Addr) -> bool {

@@ -31,7 +31,9 @@ pub(crate) fn filter(protocol: Protocol) -> Filter {
         chain: Chain::Prerouting,
         protocol,
         src: Vec::new(),
+        src_files: Vec::new(),
         dst: Vec::new(),
+        dst_files: Vec::new(),
         sports: Vec::new(),
         dports: Vec::new(),
     }

@@ -123,6 +123,9 @@ fn a_large_policy_is_judged_as_its_filters_say() {
         let wanted = decide(&policy, &tuple(flow), &usable, Some(mark(1))).unwrap();
         let got = kernel.run(Program::Steer, &frame(flow), Context::default()).mark;
         assert_eq!(got, u32::from(wanted.get()), "{:?}", tuple(flow));
+        let in_force = kernel.datapath.in_force().unwrap();
+        let filtered = in_force.first_match(&tuple(flow), &usable, Some(mark(1)));
+        assert_eq!(filtered.unwrap_or(mark(1)), wanted, "{:?}", tuple(flow));
         seen.insert(wanted);
     }
     assert!(seen.len() > 4, "these packets try little: {seen:?}");

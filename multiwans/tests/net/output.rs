@@ -13,7 +13,9 @@ fn filter(description: &str, protocol: Protocol, dst: &[&str]) -> Filter {
         chain: Chain::Output,
         protocol,
         src: Vec::new(),
+        src_files: Vec::new(),
         dst: dst.iter().map(|net| net.parse().expect("net")).collect(),
+        dst_files: Vec::new(),
         sports: Vec::new(),
         dports: Vec::new(),
     }

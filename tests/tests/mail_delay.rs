@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 const MAIL_TIME: Duration = Duration::from_secs(15);
 const NOTICED: Duration = Duration::from_secs(15);
 /// Failovers of each daemon.
-const ROUNDS: usize = 11;
-/// What medians of two daemons that do the same may differ by on two busy cores. Whoever waits for a server
-/// that says nothing waits for a minute.
+const ROUNDS: usize = 20;
+/// Medians of the two daemons without mail differed by up to 1.8 ms on two busy cores, where single failovers
+/// take up to 70 ms: this finds whoever waits for something, and no fraction of a millisecond. Whoever waits
+/// for a server that says nothing waits for a minute.
 const NOISE: Duration = Duration::from_millis(10);
 
 /// The kernel's own account of a router's links and routes.
@@ -85,16 +86,22 @@ fn mail_that_goes_nowhere_delays_no_failover_and_hangs_no_stop() -> Result<()> {
     let mail = |lab: &Lab, host: &str| {
         Config::of(lab).extra(&format!("email: {{host: {host}, to: noc@example.org}}"))
     };
-    let kinds = ["no mail", "a server that says nothing", "a resolver that says nothing"];
-    let labs = [Lab::builder().build()?, Lab::builder().build()?, Lab::builder().build()?];
-    let tarpit = labs[1].mail_server(&Options::plain(25).tarpit(Duration::from_secs(3600)))?;
+    let lab = || Lab::builder().build();
+    // Twice without: what those two differ by is the machine's noise.
+    let kinds = ["no mail", "no mail either", "a server that says nothing", "a resolver that says nothing"];
+    let labs = [lab()?, lab()?, lab()?, lab()?];
+    let tarpit = labs[2].mail_server(&Options::plain(25).tarpit(Duration::from_secs(3600)))?;
     // Wherever the machine's resolver is.
     for k in 1..=2 {
-        labs[2].sh(Ns::Isp(k), "iptables -t raw -A PREROUTING -p udp --dport 53 -j DROP")?;
+        labs[3].sh(Ns::Isp(k), "iptables -t raw -A PREROUTING -p udp --dport 53 -j DROP")?;
     }
-    labs[2].sh(Ns::Router, "iptables -t raw -A PREROUTING -i lo -p udp --dport 53 -j DROP")?;
-    let configs =
-        [Config::of(&labs[0]), mail(&labs[1], &INTERNET.to_string()), mail(&labs[2], "mail.example")];
+    labs[3].sh(Ns::Router, "iptables -t raw -A PREROUTING -i lo -p udp --dport 53 -j DROP")?;
+    let configs = [
+        Config::of(&labs[0]),
+        Config::of(&labs[1]),
+        mail(&labs[2], &INTERNET.to_string()),
+        mail(&labs[3], "mail.example"),
+    ];
     let mut daemons = Vec::new();
     let mut monitors = Vec::new();
     for (lab, config) in labs.iter().zip(&configs) {
@@ -103,9 +110,12 @@ fn mail_that_goes_nowhere_delays_no_failover_and_hangs_no_stop() -> Result<()> {
     }
     wait_until("the START mail in the tarpit", MAIL_TIME, || tarpit.connections() == 1)?;
 
-    let mut times = [const { Vec::new() }; 3];
-    for _ in 0..ROUNDS {
-        for ((lab, monitor), times) in labs.iter().zip(&monitors).zip(&mut times) {
+    let mut times = [const { Vec::new() }; 4];
+    for round in 0..ROUNDS {
+        // Each begins as often: who comes after whom could matter.
+        for turn in 0..labs.len() {
+            let which = (round + turn) % labs.len();
+            let (lab, monitor, times) = (&labs[which], &monitors[which], &mut times[which]);
             let from = monitor.lines().len();
             lab.pull_cable(1)?;
             let (lost_at, lost) = monitor.wait(&format!(" {}@", wan_iface(1)), from)?;
@@ -121,7 +131,7 @@ fn mail_that_goes_nowhere_delays_no_failover_and_hangs_no_stop() -> Result<()> {
             "from the lost carrier to the other default route, median of {ROUNDS}: {median:?} with {kind}"
         );
     }
-    assert!(medians.iter().all(|median| *median <= medians[0] + NOISE), "{times:?}");
+    assert!(medians.iter().all(|median| *median <= medians[0].max(medians[1]) + NOISE), "{times:?}");
 
     assert_eq!(tarpit.mails().len(), 0);
     for daemon in &mut daemons {
@@ -129,7 +139,7 @@ fn mail_that_goes_nowhere_delays_no_failover_and_hangs_no_stop() -> Result<()> {
         daemon.terminate()?;
         assert!(stop.elapsed() < Duration::from_secs(8), "the stop took {:?}", stop.elapsed());
     }
-    for daemon in &daemons[1..] {
+    for daemon in &daemons[2..] {
         let log = daemon.log();
         assert!(log.contains("could not be delivered before the stop"), "{log}");
         assert!(!log.contains("\" sent to "), "{log}");

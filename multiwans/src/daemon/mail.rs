@@ -17,6 +17,8 @@ pub(super) struct Mail {
     mailer: Option<Mailer>,
     /// Errors and warnings of everything but the engine, as they were logged.
     logged: mpsc::Receiver<Entry>,
+    /// A link came back since the last [`turn`](Mail::turn): what waits is to be tried.
+    hurry: bool,
     /// Unix time in seconds.
     started: u64,
 }
@@ -37,7 +39,7 @@ impl Mail {
             }
             None => None,
         };
-        Ok(Self { alerts: Alerts::new(config), mailer, logged, started: now.wall })
+        Ok(Self { alerts: Alerts::new(config), mailer, logged, hurry: false, started: now.wall })
     }
 
     /// Waits for an error or warning of anything but the engine.
@@ -70,11 +72,7 @@ impl Mail {
     /// Takes in what the engine noticed.
     pub(super) fn notice(&mut self, notice: &Notice, now: Now) {
         self.alerts.notice(notice, now);
-        if let Some(mailer) = &self.mailer
-            && let Kind::LinkOn { .. } | Kind::DefaultChanged { .. } = notice.kind
-        {
-            mailer.hurry();
-        }
+        self.hurry |= matches!(notice.kind, Kind::LinkOn { .. } | Kind::DefaultChanged { .. });
     }
 
     /// When to call [`turn`](Self::turn) at the latest, on the clock of `Now::mono`.
@@ -82,8 +80,12 @@ impl Mail {
         self.alerts.next_deadline()
     }
 
-    /// Has the mail written that is due, if one is.
+    /// Has the mail written that is due, if one is. The thread is woken here only, once the loop has its
+    /// commands out: on a busy processor it would run before them.
     pub(super) fn turn(&mut self, now: Now, status: impl FnOnce() -> Status) {
+        if let (true, Some(mailer)) = (std::mem::take(&mut self.hurry), &self.mailer) {
+            mailer.hurry();
+        }
         let alert = self.alerts.poll(now.mono);
         if let (Some(alert), Some(mailer)) = (alert, &self.mailer) {
             mailer.mail(self.report(alert, status(), now));

@@ -22,7 +22,8 @@ fn hand_over_many() -> usize {
     let config = world::config(&[Some(1)]);
     let (mailer, waiting) = Mailer::deaf();
     let (_lines, logged) = mpsc::channel(1);
-    let mut mail = Mail { alerts: Alerts::new(&config), mailer: Some(mailer), logged, started: 0 };
+    let mut mail =
+        Mail { alerts: Alerts::new(&config), mailer: Some(mailer), logged, hurry: false, started: 0 };
     for hour in 1..=10_000 {
         let now = Now { mono: Duration::from_secs(hour * 3600), wall: hour, utc_offset: 0 };
         let text = "an hour's error".to_owned();
@@ -33,4 +34,20 @@ fn hand_over_many() -> usize {
         mail.notice(&Kind::DefaultChanged { from: None, to: label() }.into(), now);
     }
     waiting()
+}
+
+/// Whatever is noticed, the thread is woken by the turn at the end of the loop's step and not before.
+#[test]
+fn a_notice_wakes_nobody() {
+    let (mailer, waiting) = Mailer::deaf();
+    let (_lines, logged) = mpsc::channel(1);
+    let alerts = Alerts::new(&world::config(&[Some(1)]));
+    let mut mail = Mail { alerts, mailer: Some(mailer), logged, hurry: false, started: 0 };
+    let now = Now { mono: Duration::ZERO, wall: 0, utc_offset: 0 };
+    mail.notice(&Kind::DefaultChanged { from: None, to: label() }.into(), now);
+    assert_eq!(waiting(), 0);
+    mail.turn(now, || Status { default: None, wans: Vec::new() });
+    assert_eq!(waiting(), 1);
+    mail.turn(now, || Status { default: None, wans: Vec::new() });
+    assert_eq!(waiting(), 1, "once");
 }

@@ -5,13 +5,22 @@
 //! swap bytes, the daemon does so once when it writes.
 #![no_std]
 
+mod counter;
 pub mod dimension;
 mod flow;
+mod flow_state;
 mod policy;
 mod reason;
 mod wan;
 
-pub use flow::{AskedKey4, FlowKey4, FlowValue, FragmentKey4, FragmentValue, SPECIFIC_SLOTS};
+pub use counter::{
+    Direction, FILTER_COUNTERS, Program, REASON_COUNTERS, Traffic, WAN_COUNTERS, filter_counter,
+    reason_counter, wan_counter,
+};
+pub use flow::{AskedKey4, AskedValue, FlowKey4, FragmentKey4, FragmentValue, SPECIFIC_SLOTS};
+pub use flow_state::{
+    Binding, FilterTag, FlowState, FlowValue, Seen, TICK_NS, tcp, tick_of, ticks, ticks_between,
+};
 pub use policy::{
     BITS_PER_WORD, DIMENSION_PLACES, FilterEntry, FilterWord, MAX_FILTERS, POLICY_PLACES, PolicySet,
     PolicySlot, VECTOR_WORDS,
@@ -35,6 +44,16 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
     /// Lightweight UDP.
     pub const UDPLITE: u8 = 136;
+
+    /// Length of a transport header without options, in bytes; 0 of protocols that we do not look into.
+    pub const fn header_len(number: u8) -> u32 {
+        match number {
+            TCP => 20,
+            SCTP => 12,
+            UDP | UDPLITE | ICMP => 8,
+            _ => 0,
+        }
+    }
 
     /// Whether the transport header begins with a source and a destination port.
     pub const fn has_ports(number: u8) -> bool {

@@ -49,10 +49,10 @@ impl PolicySet {
     /// How many there are: entries of the array of [`PolicySlot`]s.
     pub const COUNT: usize = 2;
 
-    /// Which copy (0 or 1) of which policy: where its filters stand in their outer map.
+    /// Where the filters of a version of this policy stand in their outer map.
     #[inline(always)]
-    pub const fn place(self, copy: u32) -> u32 {
-        self as u32 * COPIES + (copy & 1)
+    pub const fn place(self, version: u32) -> u32 {
+        self as u32 * COPIES + (version & 1)
     }
 }
 
@@ -63,12 +63,13 @@ pub const POLICY_PLACES: usize = PolicySet::COUNT * COPIES as usize;
 /// Dimensions of all of them.
 pub const DIMENSION_PLACES: usize = POLICY_PLACES * Dimension::COUNT;
 
-/// Which of the two copies of a policy is in force: 0 or 1.
+/// Which version of a policy is in force.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicySlot {
-    /// 0 or 1.
-    pub active: u32,
+    /// Its number, one more with each policy. The lowest bit says in which of the two copies it stands, so
+    /// both are read at once.
+    pub version: u32,
 }
 
 const _: () = {

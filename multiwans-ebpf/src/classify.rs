@@ -4,7 +4,7 @@ use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use multiwans_common::{
-    BITS_PER_WORD, FlowKey4, PolicySet, VECTOR_WORDS, WanEntry,
+    BITS_PER_WORD, FlowKey4, VECTOR_WORDS,
     dimension::{self, Cell, Cells, Dimension},
 };
 
@@ -19,23 +19,25 @@ const MAX_STEPS: u32 = (VECTOR_WORDS + 256) as u32;
 
 const BITS: u32 = BITS_PER_WORD as u32;
 
-/// What the search came to.
-pub enum Match {
-    /// This WAN's filter matched.
-    Wan(WanEntry),
-    /// None did.
-    Nothing,
-    /// The maps are not filled.
-    NotReady,
+/// What the search came to. Plain numbers, all of them always set: of an enum, the compiler reads what a
+/// variant does not have and throws it away, which the verifier does not take.
+#[derive(Clone, Copy)]
+pub struct Match {
+    /// The WAN's number; 0: no filter matched.
+    pub wan: u32,
+    /// The filter's number in its policy, where one matched.
+    pub filter: u32,
+    /// Whether the maps are filled.
+    pub is_ready: bool,
 }
 
 /// Looks for the first filter that matches. Filters whose WAN is out of service are passed over, and so
 /// are those of the default WAN: they are lifted while it is the default.
 #[inline(always)]
-pub fn first_match(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Match {
-    match search(set, tuple, default_wan) {
+pub fn first_match(policy: Policy, tuple: &FlowKey4, default_wan: u32) -> Match {
+    match search(policy, tuple, default_wan) {
         Some(found) => found,
-        None => Match::NotReady,
+        None => Match { wan: 0, filter: 0, is_ready: false },
     }
 }
 
@@ -43,30 +45,30 @@ pub fn first_match(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Match 
 struct Class {
     cells: DimensionMap,
     number: u32,
-    /// Words that are not zero.
-    live: u64,
     /// Words that differ from those beside the filters.
     changed: u64,
 }
 
 impl Class {
     #[inline(always)]
-    fn new(cells: DimensionMap, number: u32) -> Option<Self> {
+    fn new(cells: DimensionMap, number: u32, words: &mut u64) -> Option<Self> {
         let Cell([live, changed]) = *cells.cell(number)?;
-        Some(Self { cells, number, live, changed })
+        *words &= live;
+        Some(Self { cells, number, changed })
     }
 
-    /// Of an address in network byte order.
+    /// Of an address in network byte order. Leaves in `words` those in which the class can match, like
+    /// [`of`](Self::of): they are not kept, for the stack is short.
     #[inline(always)]
-    fn of_address(policy: Policy, dimension: Dimension, address: u32) -> Option<Self> {
+    fn of_address(policy: Policy, dimension: Dimension, address: u32, words: &mut u64) -> Option<Self> {
         let cells = policy.dimension(dimension)?;
-        Self::new(cells, dimension::class_of_address(&cells, u32::from_be(address)))
+        Self::new(cells, dimension::class_of_address(&cells, u32::from_be(address)), words)
     }
 
     #[inline(always)]
-    fn of(policy: Policy, dimension: Dimension, key: u32) -> Option<Self> {
+    fn of(policy: Policy, dimension: Dimension, key: u32, words: &mut u64) -> Option<Self> {
         let cells = policy.dimension(dimension)?;
-        Self::new(cells, dimension::class_of(&cells, key))
+        Self::new(cells, dimension::class_of(&cells, key), words)
     }
 
     #[inline(always)]
@@ -90,24 +92,25 @@ struct Search {
     default_wan: u32,
     /// The WAN found; 0: none yet.
     found: u32,
+    /// The filter that sends there.
+    filter: u32,
 }
 
 /// `None`: a map had no entry where a filled policy has one.
 #[inline(always)]
-fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
-    let policy = Policy::in_force(set);
-    let source = Class::of_address(policy, Dimension::Source, tuple.source)?;
-    let destination = Class::of_address(policy, Dimension::Destination, tuple.destination)?;
-    let protocol = Class::of(policy, Dimension::Protocol, tuple.protocol as u32)?;
-    let source_port = u16::from_be(tuple.source_port) as u32;
-    let source_port = Class::of(policy, Dimension::SourcePort, source_port)?;
-    let destination_port = u16::from_be(tuple.destination_port) as u32;
-    let destination_port = Class::of(policy, Dimension::DestinationPort, destination_port)?;
-    // The verifier does not know this value, and must not: checking one step from any word is checking all.
+fn search(policy: Policy, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
+    // The verifier does not know its value in the end, and must not: checking one step from any word is checking all.
     // From a known one it walks through the words one by one, 300 000 instructions for each program.
-    let words = source.live & destination.live & protocol.live & source_port.live & destination_port.live;
+    let mut words = u64::MAX;
+    let source = Class::of_address(policy, Dimension::Source, tuple.source, &mut words)?;
+    let destination = Class::of_address(policy, Dimension::Destination, tuple.destination, &mut words)?;
+    let protocol = Class::of(policy, Dimension::Protocol, tuple.protocol as u32, &mut words)?;
+    let source_port = u16::from_be(tuple.source_port) as u32;
+    let source_port = Class::of(policy, Dimension::SourcePort, source_port, &mut words)?;
+    let destination_port = u16::from_be(tuple.destination_port) as u32;
+    let destination_port = Class::of(policy, Dimension::DestinationPort, destination_port, &mut words)?;
     if words == 0 {
-        return Some(Match::Nothing);
+        return Some(Match { wan: 0, filter: 0, is_ready: true });
     }
     let mut search = Search {
         policy,
@@ -120,6 +123,7 @@ fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
         position: 0,
         default_wan,
         found: 0,
+        filter: 0,
     };
     // A loop the verifier checks once, however many steps it takes (Linux 5.17). An unrolled or bounded
     // one makes it walk every step with every outcome of the one before.
@@ -128,10 +132,7 @@ fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
     unsafe {
         bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut search).cast(), 0);
     }
-    Some(match links::wan(search.found) {
-        Some(wan) if search.found != 0 => Match::Wan(wan),
-        _ => Match::Nothing,
-    })
+    Some(Match { wan: search.found, filter: search.filter, is_ready: true })
 }
 
 /// Returned by [`step`]: go on.
@@ -171,6 +172,7 @@ extern "C" fn step(_index: u32, search: *mut Search) -> i64 {
         && wan.usable != 0
     {
         search.found = filter.wan;
+        search.filter = word * BITS + lowest;
         return STOP;
     }
     search.position = filter.skip_to;

@@ -26,7 +26,7 @@ type DimensionCells = Array<Opaque<Cell>, 1, FLAGS>;
 /// The filters of a policy, 64 in an element.
 type FilterWords = Array<Opaque<FilterWord>, 1, FLAGS>;
 
-/// Which copy of each policy is in force. Key: [`PolicySet`]. Value: [`PolicySlot`]. Writer: the daemon.
+/// Which version of each policy is in force. Key: [`PolicySet`]. Value: [`PolicySlot`]. Writer: the daemon.
 /// Readers: steer, output.
 #[btf_map]
 static MW_SLOT: Array<PolicySlot, { PolicySet::COUNT }> = Array::new();
@@ -46,17 +46,19 @@ static MW_FILTERS: ArrayOfMaps<FilterWords, POLICY_PLACES> = ArrayOfMaps::new();
 #[derive(Clone, Copy)]
 pub struct Policy {
     place: u32,
+    /// The policy's number; filters of another one are others.
+    pub version: u32,
 }
 
 impl Policy {
     /// The copy in force.
     #[inline(always)]
     pub fn in_force(set: PolicySet) -> Self {
-        let copy = match MW_SLOT.get(set as u32) {
-            Some(slot) => slot.active,
+        let version = match MW_SLOT.get(set as u32) {
+            Some(slot) => slot.version,
             None => 0,
         };
-        Self { place: set.place(copy) }
+        Self { place: set.place(version), version }
     }
 
     /// One of its dimensions; `None` before the daemon filled it.

@@ -13,9 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::reload::Configuration;
-use super::{bring_up, sessions};
+use super::{bring_up, datapath_status, sessions};
 use crate::config::Config;
-use crate::datapath::{Attachment, Datapath};
+use crate::datapath::{Attachment, Datapath, FlowThread};
 use crate::engine::{
     Binding, Command, CommandId, Disturbance, Event, MoveFlows, Numbered, Revision, Role, Round, Routes,
     Steering,
@@ -54,6 +54,7 @@ pub(super) struct Undone {
 pub(super) struct Executor {
     config: Arc<Config>,
     datapath: Datapath,
+    flows: FlowThread,
     kernel: Kernel,
     /// Filters to be put in force; `None`: they are.
     filters: Option<(Revision, Policies)>,
@@ -76,6 +77,7 @@ impl Executor {
     pub(super) fn new(
         config: Arc<Config>,
         datapath: Datapath,
+        flows: FlowThread,
         kernel: Kernel,
         conntrack: Option<Conntrack>,
         rounds: mpsc::Sender<Round>,
@@ -86,6 +88,7 @@ impl Executor {
         Self {
             config,
             datapath,
+            flows,
             kernel,
             filters: None,
             conntrack,
@@ -336,18 +339,15 @@ impl Executor {
         self.probers.insert(wan, Prober::spawn_following(wan, binding, targets, timing, self.rounds.clone()));
     }
 
-    fn describe(&self) -> Value {
+    fn describe(&mut self) -> Value {
         let attachment = match self.datapath.attachment() {
             Attachment::Tcx => "tcx",
             Attachment::Clsact => "clsact",
         };
-        match self.datapath.reasons() {
-            Ok(reasons) => {
-                let packets: serde_json::Map<String, Value> = reasons
-                    .iter()
-                    .map(|(reason, count)| (reason.as_str().to_owned(), json!(count)))
-                    .collect();
-                json!({ "attachment": attachment, "packets": packets })
+        match datapath_status::describe(&mut self.datapath, &self.config, &self.flows.report()) {
+            Ok(mut fields) => {
+                fields.insert("attachment".to_owned(), json!(attachment));
+                Value::Object(fields)
             }
             Err(error) => json!({ "attachment": attachment, "error": error.to_string() }),
         }

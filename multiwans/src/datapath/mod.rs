@@ -6,6 +6,7 @@
 mod attach;
 mod cgroup;
 mod clsact;
+mod counters;
 mod error;
 mod flows;
 mod held;
@@ -21,12 +22,12 @@ use std::collections::BTreeMap;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use multiwans_common::{PolicySet, Reason};
+use multiwans_common::{Direction, PolicySet, Program as Counting, Reason, Traffic};
 
 pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
 pub use error::DatapathError;
-pub use flows::SeedFlow;
+pub use flows::{Census, Family, FlowKeeper, FlowReport, FlowThread, SeedFlow, Swept};
 pub use policy_maps::Written;
 pub use specific::SpecificMap;
 
@@ -77,6 +78,7 @@ impl Datapath {
             .override_global("MARK_SHIFT", &mask.shift(), true)
             .override_global("NETNS_COOKIE", &netns_cookie()?, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries(maps::FLOWS, config.flows.max)
             .load(object)?;
         for program in attach::PROGRAMS {
             attach::classifier(&mut ebpf, program)?
@@ -194,16 +196,27 @@ impl Datapath {
         flows::seed(&mut self.ebpf, flows, |mark: WanMark| links.generation(mark))
     }
 
-    /// Packets by reason since the start, all CPUs together.
-    pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, DatapathError> {
-        let map = maps::per_cpu_array::<u64>(&self.ebpf, maps::REASONS)?;
-        Reason::ALL
-            .iter()
-            .map(|reason| {
-                let counts = map.get(&(*reason as u32), 0).map_err(DatapathError::map(maps::REASONS))?;
-                Ok((*reason, counts.iter().sum()))
-            })
-            .collect()
+    /// What keeps the flow table in order.
+    ///
+    /// # Errors
+    /// The kernel refuses another handle of the table, or does not tell its memory.
+    pub fn flow_keeper(&self) -> Result<FlowKeeper, DatapathError> {
+        FlowKeeper::new(&self.ebpf)
+    }
+
+    /// What a program did and why since the start, all CPUs together.
+    pub fn reasons(&self, program: Counting) -> Result<Vec<(Reason, Traffic)>, DatapathError> {
+        counters::reasons(&self.ebpf, program)
+    }
+
+    /// What came in by a WAN and was marked so, or was steered to it, since the start.
+    pub fn wan_traffic(&self, wan: WanMark, direction: Direction) -> Result<Traffic, DatapathError> {
+        counters::wan(&self.ebpf, wan, direction)
+    }
+
+    /// What the first `count` filters for forwarded traffic took, since their policy is in force.
+    pub fn filter_traffic(&mut self, count: u32) -> Result<Vec<Traffic>, DatapathError> {
+        counters::filters(&mut self.ebpf, count)
     }
 
     /// The programs' log: a logger to be flushed whenever its file descriptor is readable.

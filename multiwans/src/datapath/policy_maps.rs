@@ -13,7 +13,7 @@ use multiwans_common::dimension::{Cell, Dimension};
 use multiwans_common::{BITS_PER_WORD, FilterEntry, FilterWord, PolicySet, PolicySlot};
 
 use super::inner::Inner;
-use super::{DatapathError, maps};
+use super::{DatapathError, counters, maps};
 use crate::policy::Compiled;
 
 /// By [`PolicySet`].
@@ -45,7 +45,8 @@ pub(super) struct PolicyMaps {
 /// The two copies of a policy.
 #[derive(Default)]
 struct Copies {
-    active: u32,
+    /// The policy's number; the lowest bit says which copy is in force.
+    version: u32,
     copies: [Placed; 2],
 }
 
@@ -67,34 +68,37 @@ impl PolicyMaps {
         let mut written = Written::default();
         let mut filled = Vec::with_capacity(policies.len());
         for &(set, policy) in policies {
-            let Copies { active, copies } = &self.sets[set as usize];
-            let (wanted, own) = fill(&copies[*active as usize], policy)?;
+            let Copies { version, copies } = &self.sets[set as usize];
+            let (wanted, own) = fill(&copies[(*version & 1) as usize], policy)?;
             written.maps += own.maps;
             written.bytes += own.bytes;
+            if set == PolicySet::Forwarding {
+                counters::clear_filters(ebpf, version.wrapping_add(1), policy.filters.len())?;
+            }
             filled.push((set, wanted));
         }
         for (set, wanted) in &filled {
-            let Copies { active, copies } = &mut self.sets[*set as usize];
-            let aside = *active ^ 1;
-            copies[aside as usize].become_(wanted, ebpf, set.place(aside))?;
+            let Copies { version, copies } = &mut self.sets[*set as usize];
+            let next = version.wrapping_add(1);
+            copies[(next & 1) as usize].become_(wanted, ebpf, set.place(next))?;
         }
         let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
         for (set, _) in &filled {
-            let active = &mut self.sets[*set as usize].active;
-            slot.set(*set as u32, PolicySlot { active: *active ^ 1 }, 0)
-                .map_err(DatapathError::map(maps::SLOT))?;
-            *active ^= 1;
+            let version = &mut self.sets[*set as usize].version;
+            let next = version.wrapping_add(1);
+            slot.set(*set as u32, PolicySlot { version: next }, 0).map_err(DatapathError::map(maps::SLOT))?;
+            *version = next;
         }
         for (set, wanted) in &filled {
-            let Copies { active, copies } = &mut self.sets[*set as usize];
+            let Copies { version, copies } = &mut self.sets[*set as usize];
             // A packet that read the slot before that write may still be on its way through the old copy.
             // Writing into a map of maps waits for it, even where it changes nothing.
             if let Some(filters) = &wanted.filters {
-                filters.put(ebpf, maps::FILTERS, set.place(*active))?;
+                filters.put(ebpf, maps::FILTERS, set.place(*version))?;
             }
             // So that what only the old one had is released now, and the next policy is written in its changes.
-            let old = *active ^ 1;
-            copies[old as usize].become_(wanted, ebpf, set.place(old))?;
+            let old = *version ^ 1;
+            copies[(old & 1) as usize].become_(wanted, ebpf, set.place(old))?;
         }
         Ok(written)
     }

@@ -127,7 +127,7 @@ fn an_answer_keeps_its_flow_on_its_wan() {
     let back = Packet::tcp(CLIENT, 8080, HOST, 5555, SYN_ACK);
     assert_eq!(steer(kernel, &back), verdict(1, Reason::Default));
     let request = Packet::tcp(HOST, 5555, CLIENT, 8080, SYN);
-    assert_eq!(answer(kernel, 2, &request), verdict(2, Reason::Learned));
+    assert_eq!(answer(kernel, 2, &request), verdict(2, Reason::FlowMade));
     assert_eq!(steer(kernel, &back), verdict(2, Reason::Flow));
     // Only this flow.
     assert_eq!(steer(kernel, &Packet::tcp(CLIENT, 8080, HOST, 5556, SYN_ACK)), verdict(1, Reason::Default));
@@ -184,14 +184,17 @@ fn seeded_flows_stay_where_they_were() {
         source_port: 4000,
         destination_port: 22,
     };
-    assert_eq!(kernel.datapath.seed(&[SeedFlow { tuple, wan: mark(2) }]).unwrap(), 1);
+    assert_eq!(
+        kernel.datapath.seed(&[SeedFlow { tuple, wan: mark(2), lasts: true, inbound: false }]).unwrap(),
+        1
+    );
     assert_eq!(steer(kernel, &Packet::tcp(CLIENT, 4000, HOST, 22, ACK)), verdict(2, Reason::Flow));
 }
 
 #[test]
 fn icmp_queries_are_flows_by_their_identifier() {
     let kernel = &mut kernel();
-    assert_eq!(answer(kernel, 2, &Packet::icmp(HOST, CLIENT, 0, 0x1234)), verdict(2, Reason::Learned));
+    assert_eq!(answer(kernel, 2, &Packet::icmp(HOST, CLIENT, 0, 0x1234)), verdict(2, Reason::FlowMade));
     assert_eq!(steer(kernel, &Packet::icmp(CLIENT, HOST, 8, 0x1234)), verdict(2, Reason::Flow));
     assert_eq!(steer(kernel, &Packet::icmp(CLIENT, HOST, 8, 0x1235)), verdict(1, Reason::Default));
 }
@@ -214,11 +217,11 @@ fn all_fragments_of_a_datagram_get_one_mark() {
     let kernel = &mut kernel();
     let first = Packet { fragment: MORE_FRAGMENTS, ..Packet::tcp(CLIENT, 4000, HOST, 80, ACK) };
     let later = Packet { fragment: 185, ..Packet::new(CLIENT, HOST, 6, vec![0; 64]) };
-    assert_eq!(steer(kernel, &later), verdict(0, Reason::FragmentUnknown));
+    assert_eq!(steer(kernel, &later), verdict(1, Reason::FragmentUnknown));
     assert_eq!(steer(kernel, &first), verdict(2, Reason::Filter));
     assert_eq!(steer(kernel, &later), verdict(2, Reason::Fragment));
     let other = Packet { identification: 8, ..later };
-    assert_eq!(steer(kernel, &other), verdict(0, Reason::FragmentUnknown));
+    assert_eq!(steer(kernel, &other), verdict(1, Reason::FragmentUnknown));
 }
 
 #[test]

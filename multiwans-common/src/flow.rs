@@ -56,6 +56,8 @@ pub struct AskedKey4 {
 
 /// Destinations that the table of specific routes holds.
 pub const SPECIFIC_SLOTS: u32 = 16_384;
+/// Addresses that the table of the router's own holds.
+pub const OWN_SLOTS: u32 = 4_096;
 
 /// Value of the table of who asked.
 #[repr(C)]

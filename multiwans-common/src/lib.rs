@@ -17,7 +17,7 @@ pub use counter::{
     Direction, FILTER_COUNTERS, Program, REASON_COUNTERS, Traffic, WAN_COUNTERS, filter_counter,
     reason_counter, wan_counter,
 };
-pub use flow::{AskedKey4, AskedValue, FlowKey4, FragmentKey4, FragmentValue, SPECIFIC_SLOTS};
+pub use flow::{AskedKey4, AskedValue, FlowKey4, FragmentKey4, FragmentValue, OWN_SLOTS, SPECIFIC_SLOTS};
 pub use flow_state::{
     Binding, FilterTag, FlowState, FlowValue, Seen, TICK_NS, tcp, tick_of, ticks, ticks_between,
 };

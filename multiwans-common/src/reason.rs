@@ -77,7 +77,7 @@ reasons! {
     FlowMade = 25, "flow_made";
     /// learn: an answer that refuses (TCP RST) to a flow that was never stored.
     Refusal = 26, "refusal";
-    /// steer: for an address of the router itself.
+    /// steer: for an address of the router itself, or broadcast in one of its networks; unmarked.
     ToRouter = 27, "to_router";
 }
 

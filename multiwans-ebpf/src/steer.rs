@@ -7,6 +7,7 @@ use crate::{
     classify, flows, fragments, links, mark,
     packet::{self, Fragment, Packet},
     policy::Policy,
+    specific,
     verdict::Outcome,
 };
 
@@ -32,6 +33,8 @@ pub fn decide(ctx: &TcContext) -> Outcome {
             fragments::remember(&packet.datagram, outcome.fwmark, outcome.filter);
             outcome
         }
+        // What is for the router stays what it is.
+        Fragment::Later if outcome.fwmark == 0 => outcome,
         Fragment::Later => Outcome { reason: Reason::FragmentUnknown, ..outcome },
     }
 }
@@ -47,6 +50,9 @@ fn choose(packet: &Packet) -> Outcome {
         && !flow.lacks_filter(policy.version)
     {
         return Outcome::marked(Reason::Flow, flow.wan.fwmark).by(flow.filter);
+    }
+    if known.is_none() && specific::is_own(packet.tuple.destination) {
+        return Outcome::untouched(Reason::ToRouter);
     }
     let default_wan = links::default_wan();
     let found = classify::first_match(policy, &packet.tuple, default_wan);

@@ -24,6 +24,7 @@ pub(super) fn seeds(config: &Config, entries: &[Entry]) -> Vec<SeedFlow> {
                 // TCP: the handshake was complete; UDP: it went on for a while.
                 lasts: entry.assured,
                 inbound,
+                left: entry.left,
             };
             // The router's own sessions pass no inside interface.
             let outbound = entry.source_nat.then(|| wan_at(entry.reply.destination)).flatten();

@@ -16,6 +16,8 @@ pub(super) const INTERFACES: &str = "MW_INTERFACES";
 pub(super) const FLOWS: &str = "MW_FLOWS";
 /// Where the main table has routes of its own to (`specific.rs`).
 pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
+/// The router's own addresses (`specific.rs`).
+pub(super) const OWN: &str = "MW_OWN";
 /// Counters by program and reason (`counters.rs`).
 pub(super) const REASONS: &str = "MW_REASONS";
 /// Counters by WAN and direction.

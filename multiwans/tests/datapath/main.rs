@@ -5,7 +5,9 @@
 
 mod attach;
 mod config;
+mod flows;
 mod frame;
+mod hard;
 mod random;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]

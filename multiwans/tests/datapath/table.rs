@@ -12,12 +12,12 @@ use multiwans_common::{PolicySet, Reason};
 use crate::config::{Kernel, Verdict, config, filter, mark, port};
 use crate::frame::{Context, Packet, ethernet};
 
-const CLIENT: &str = "192.168.50.2";
-const HOST: &str = "203.0.113.10";
-const SYN: u8 = 0x02;
-const SYN_ACK: u8 = 0x12;
-const ACK: u8 = 0x10;
-const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const CLIENT: &str = "192.168.50.2";
+pub(crate) const HOST: &str = "203.0.113.10";
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const SYN_ACK: u8 = 0x12;
+pub(crate) const ACK: u8 = 0x10;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// Two WANs; tcp/80 and a port range go to WAN2.
 fn two_wans() -> Vec<Vec<Filter>> {
@@ -26,22 +26,22 @@ fn two_wans() -> Vec<Vec<Filter>> {
     vec![vec![], vec![web]]
 }
 
-fn kernel() -> Kernel {
+pub(crate) fn kernel() -> Kernel {
     let mut kernel = Kernel::load(&config(MarkMask::default(), &["192.168.0.0/16"], two_wans()));
     kernel.steer(Some(1), &[1, 2]);
     kernel
 }
 
-fn steer(kernel: &mut Kernel, packet: &Packet) -> Verdict {
+pub(crate) fn steer(kernel: &mut Kernel, packet: &Packet) -> Verdict {
     kernel.run(Program::Steer, &packet.frame(), Context::default())
 }
 
-fn verdict(mark: u32, reason: Reason) -> Verdict {
+pub(crate) fn verdict(mark: u32, reason: Reason) -> Verdict {
     Verdict { mark, reason }
 }
 
 /// An answer that came in by WAN `number` and leaves to the inside.
-fn answer(kernel: &mut Kernel, number: u8, packet: &Packet) -> Verdict {
+pub(crate) fn answer(kernel: &mut Kernel, number: u8, packet: &Packet) -> Verdict {
     place_wans(kernel);
     let context =
         Context { mark: u32::from(number), ingress_ifindex: 100 + u32::from(number), ..Context::default() };
@@ -49,7 +49,7 @@ fn answer(kernel: &mut Kernel, number: u8, packet: &Packet) -> Verdict {
 }
 
 /// Tells the programs the WANs' interface numbers. Attaching fails, for there are no such interfaces.
-fn place_wans(kernel: &mut Kernel) {
+pub(crate) fn place_wans(kernel: &mut Kernel) {
     let roles = [1u8, 2]
         .map(|number| {
             let name = multiwans::types::IfName::new(&format!("mwnone{number}")).unwrap();
@@ -185,7 +185,10 @@ fn seeded_flows_stay_where_they_were() {
         destination_port: 22,
     };
     assert_eq!(
-        kernel.datapath.seed(&[SeedFlow { tuple, wan: mark(2), lasts: true, inbound: false }]).unwrap(),
+        kernel
+            .datapath
+            .seed(&[SeedFlow { tuple, wan: mark(2), lasts: true, inbound: false, left: None }])
+            .unwrap(),
         1
     );
     assert_eq!(steer(kernel, &Packet::tcp(CLIENT, 4000, HOST, 22, ACK)), verdict(2, Reason::Flow));

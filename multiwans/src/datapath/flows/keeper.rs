@@ -8,13 +8,13 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use multiwans_common::{
-    FlowKey4, FlowState, FlowValue, Program, Reason, TICK_NS, Traffic, WAN_SLOTS, WanEntry, reason_counter,
+    FlowKey4, FlowState, FlowValue, Program, Reason, Traffic, WAN_SLOTS, WanEntry, reason_counter,
     ticks_between,
 };
 
 use super::batch::Walk;
 use super::census::Census;
-use super::seed::now;
+use super::seed::{now, ticks_of};
 use crate::datapath::{DatapathError, counters, maps};
 
 /// The flow table and what decides about its entries. It has its own handles, so it can go to a thread.
@@ -93,8 +93,7 @@ impl FlowKeeper {
 
     /// The same as if it were so much later.
     pub fn sweep_in(&mut self, later: Duration) -> Result<Swept, DatapathError> {
-        let later = later.as_nanos() / u128::from(TICK_NS);
-        let now = now().wrapping_add(u32::try_from(later).unwrap_or(u32::MAX));
+        let now = now().wrapping_add(ticks_of(later));
         let wans = self.wan_states()?;
         let mut swept = Swept::default();
         let mut census = Census::default();

@@ -1,8 +1,12 @@
 //! Seeding the flow table, so that starting the daemon moves no session.
 
+use std::time::Duration;
+
 use aya::Ebpf;
 use aya::maps::MapError;
-use multiwans_common::{Binding, FilterTag, FlowKey4, FlowState, FlowValue, Seen, protocol, tick_of};
+use multiwans_common::{
+    Binding, FilterTag, FlowKey4, FlowState, FlowValue, Seen, TICK_NS, protocol, tick_of,
+};
 
 use crate::datapath::policy_maps::network_order;
 use crate::datapath::{DatapathError, maps};
@@ -20,6 +24,8 @@ pub struct SeedFlow {
     pub lasts: bool,
     /// Opened from outside: no filter chose its WAN.
     pub inbound: bool,
+    /// How much longer it may be idle; `None`: as long as a flow that was seen just now.
+    pub left: Option<Duration>,
 }
 
 /// Stores them, lasting ones first; returns how many. `generation` gives a WAN's current one.
@@ -29,7 +35,7 @@ pub(in crate::datapath) fn seed(
     generation: impl Fn(WanMark) -> Option<u32>,
 ) -> Result<usize, DatapathError> {
     let mut map = maps::hash::<FlowKey4, FlowValue>(ebpf, maps::FLOWS)?;
-    let at = now();
+    let now = now();
     let mut stored = 0;
     let (lasting, passing): (Vec<&SeedFlow>, Vec<&SeedFlow>) = flows.iter().partition(|flow| flow.lasts);
     for flow in lasting.into_iter().chain(passing) {
@@ -47,6 +53,9 @@ pub(in crate::datapath) fn seed(
             inbound: u8::from(flow.inbound),
             zero: 0,
         };
+        let timeout = state.timeout(flow.tuple.protocol);
+        let idle = flow.left.map_or(0, |left| timeout.saturating_sub(ticks_of(left)));
+        let at = now.wrapping_sub(idle);
         let value = FlowValue { seen: Seen { at, filter: FilterTag::unknown() }, binding };
         match map.insert(key(&flow.tuple), value, 0) {
             Ok(()) => stored += 1,
@@ -72,9 +81,14 @@ fn key(tuple: &Tuple) -> FlowKey4 {
     }
 }
 
+/// Ticks of a time; the most there can be where it is longer.
+pub(super) fn ticks_of(time: Duration) -> u32 {
+    u32::try_from(time.as_nanos() / u128::from(TICK_NS)).unwrap_or(u32::MAX)
+}
+
 /// The clock of the table.
 pub(super) fn now() -> u32 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map(|time| std::time::Duration::from(time).as_nanos())
+        .map(|time| Duration::from(time).as_nanos())
         .map_or(0, |nanos| tick_of(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }

@@ -10,7 +10,7 @@ use multiwans_common::{
 
 use crate::{
     links,
-    policy::{DimensionMap, Policy},
+    policy::{DimensionMap, Place, Policy},
 };
 
 /// Steps of the search: each is done with a word of the vectors or moves on past a run of filters of one
@@ -35,7 +35,7 @@ pub struct Match {
 /// are those of the default WAN: they are lifted while it is the default.
 #[inline(always)]
 pub fn first_match(policy: Policy, tuple: &FlowKey4, default_wan: u32) -> Match {
-    match search(policy, tuple, default_wan) {
+    match search(policy.place, tuple, default_wan) {
         Some(found) => found,
         None => Match { wan: 0, filter: 0, is_ready: false },
     }
@@ -60,13 +60,13 @@ impl Class {
     /// Of an address in network byte order. Leaves in `words` those in which the class can match, like
     /// [`of`](Self::of): they are not kept, for the stack is short.
     #[inline(always)]
-    fn of_address(policy: Policy, dimension: Dimension, address: u32, words: &mut u64) -> Option<Self> {
+    fn of_address(policy: Place, dimension: Dimension, address: u32, words: &mut u64) -> Option<Self> {
         let cells = policy.dimension(dimension)?;
         Self::new(cells, dimension::class_of_address(&cells, u32::from_be(address)), words)
     }
 
     #[inline(always)]
-    fn of(policy: Policy, dimension: Dimension, key: u32, words: &mut u64) -> Option<Self> {
+    fn of(policy: Place, dimension: Dimension, key: u32, words: &mut u64) -> Option<Self> {
         let cells = policy.dimension(dimension)?;
         Self::new(cells, dimension::class_of(&cells, key), words)
     }
@@ -79,7 +79,7 @@ impl Class {
 
 /// A search under way.
 struct Search {
-    policy: Policy,
+    policy: Place,
     source: Class,
     destination: Class,
     protocol: Class,
@@ -98,7 +98,7 @@ struct Search {
 
 /// `None`: a map had no entry where a filled policy has one.
 #[inline(always)]
-fn search(policy: Policy, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
+fn search(policy: Place, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
     // The verifier does not know its value in the end, and must not: checking one step from any word is checking all.
     // From a known one it walks through the words one by one, 300 000 instructions for each program.
     let mut words = u64::MAX;

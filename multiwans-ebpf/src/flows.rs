@@ -12,7 +12,7 @@ use multiwans_common::{
     ticks_between,
 };
 
-use crate::{links, packet::Packet};
+use crate::{classify::Match, links, packet::Packet};
 
 /// Flows that were answered.
 ///
@@ -30,29 +30,35 @@ const REFRESH: u32 = ticks(1);
 
 /// A known flow.
 pub struct Flow {
-    /// The WAN it is on.
-    pub wan: WanEntry,
-    /// That WAN's number.
-    pub number: u32,
+    /// The mark of the WAN it is on.
+    pub fwmark: u32,
     /// The filter that chose it, as far as it is known.
     pub filter: FilterTag,
-    /// No filter chose it: the outside did.
-    pub inbound: bool,
-    at: u32,
+    inbound: bool,
     entry: *mut FlowValue,
 }
 
 impl Flow {
     /// Whether it is still to be found out which filter of this version of the policy the flow counts for.
+    /// A session that was opened from outside counts for none.
     #[inline(always)]
     pub fn lacks_filter(&self, version: u32) -> bool {
         !self.inbound && (self.filter.number == FilterTag::UNKNOWN || self.filter.version != version as u16)
     }
 
-    /// Remembers the filter.
+    /// Remembers that the filter `found` chose the flow, if it sends where the flow is. The entry is read
+    /// again: keeping what was read of it would take stack that the search between needs.
     #[inline(always)]
-    pub fn attribute(&self, filter: FilterTag) {
-        write_seen(self.entry, Seen { at: self.at, filter });
+    pub fn attribute(&self, found: Match, version: u32) -> (u32, FilterTag) {
+        let number = read_binding(self.entry).wan as u32;
+        let filter = if found.wan == number { found.filter as u16 } else { FilterTag::NONE };
+        let filter = FilterTag { number: filter, version: version as u16 };
+        write_seen(self.entry, Seen { at: read_seen(self.entry).at, filter });
+        let fwmark = match links::wan(number) {
+            Some(wan) => wan.fwmark,
+            None => 0,
+        };
+        (fwmark, filter)
     }
 }
 
@@ -69,7 +75,7 @@ pub fn find(packet: &Packet) -> Option<Flow> {
     if wan.generation != generation {
         return None;
     }
-    let Seen { mut at, filter } = read_seen(entry);
+    let Seen { at, filter } = read_seen(entry);
     let now = now();
     let idle = ticks_between(at, now);
     let state = FlowState::of(state);
@@ -80,15 +86,14 @@ pub fn find(packet: &Packet) -> Option<Flow> {
     if !packet.is_error {
         let mut next = state.after_packet(packet.flags);
         if idle > REFRESH {
-            at = now;
             next = next.still_there();
-            write_seen(entry, Seen { at, filter });
+            write_seen(entry, Seen { at: now, filter });
         }
         if next as u8 != state as u8 {
             write_state(entry, next);
         }
     }
-    Some(Flow { wan, number: number as u32, filter, inbound: inbound != 0, at, entry })
+    Some(Flow { fwmark: wan.fwmark, filter, inbound: inbound != 0, entry })
 }
 
 /// Stores what an answer shows: the flow with this key is on a WAN.

@@ -1,7 +1,7 @@
 //! Reading a packet: from the socket buffer to its tuple.
 
 use aya_ebpf::programs::TcContext;
-use multiwans_common::{FlowKey4, FragmentKey4, Reason, Traffic, protocol, tcp};
+use multiwans_common::{FlowKey4, FragmentKey4, Reason, protocol, tcp};
 
 pub use crate::headers::Fragment;
 use crate::headers::{
@@ -31,7 +31,17 @@ pub struct Packet {
     /// Valid where `fragment` is not `Whole`.
     pub datagram: FragmentKey4,
     /// What it counts.
-    pub traffic: Traffic,
+    pub size: Size,
+}
+
+/// Packets on the wire, and their bytes without the link layer's. Half as wide as
+/// [`Traffic`](multiwans_common::Traffic): the stack is short.
+#[derive(Clone, Copy)]
+pub struct Size {
+    /// How many.
+    pub packets: u32,
+    /// How much.
+    pub bytes: u32,
 }
 
 impl Packet {
@@ -134,7 +144,7 @@ fn read(ctx: &TcContext) -> Result<Packet, Reason> {
             protocol: header.protocol,
             zero: 0,
         },
-        traffic: Traffic { packets: 1, bytes: total as u64 },
+        size: Size { packets: 1, bytes: total },
     };
     if fragment == Fragment::Later {
         return Ok(packet);
@@ -156,7 +166,7 @@ fn read(ctx: &TcContext) -> Result<Packet, Reason> {
         packet.tuple = quoted(ctx, offset + IcmpHeader::LEN)?.reversed();
     }
     if segments.size != 0 {
-        packet.traffic = segments.traffic(total, headers);
+        packet.size = segments.size_on_wire(total, headers);
     }
     Ok(packet)
 }
@@ -170,12 +180,12 @@ struct Segments {
 impl Segments {
     /// All packets have the headers; the buffer has them once.
     #[inline(always)]
-    fn traffic(&self, total: u32, headers: u32) -> Traffic {
+    fn size_on_wire(&self, total: u32, headers: u32) -> Size {
         // What a guest or a tunnel's program hands over is not counted yet (SKB_GSO_DODGY).
         let count =
             if self.count != 0 { self.count } else { total.saturating_sub(headers).div_ceil(self.size) };
         let count = if count == 0 { 1 } else { count };
-        Traffic { packets: count as u64, bytes: total as u64 + (count - 1) as u64 * headers as u64 }
+        Size { packets: count, bytes: total + (count - 1) * headers }
     }
 }
 
@@ -264,11 +274,21 @@ fn quoted(ctx: &TcContext, offset: u32) -> Result<FlowKey4, Reason> {
     })
 }
 
-/// Just the tuple, for the log.
+/// Just addresses and ports, for the log.
 #[inline(always)]
-pub fn addresses(ctx: &TcContext) -> Result<FlowKey4, Reason> {
-    check(ctx)?;
-    Ok(read(ctx)?.tuple)
+pub fn addresses(ctx: &TcContext) -> Option<FlowKey4> {
+    check(ctx).ok()?;
+    let header: Ipv4Header = load(ctx.skb.skb, 0)?;
+    let has_ports = protocol::has_ports(header.protocol) && header.fragment() != Fragment::Later;
+    let ports = if has_ports { load(ctx.skb.skb, header.len())? } else { NO_PORTS };
+    Some(FlowKey4 {
+        source: header.source,
+        destination: header.destination,
+        source_port: ports.source,
+        destination_port: ports.destination,
+        protocol: header.protocol,
+        zero: [0; 3],
+    })
 }
 
 /// Reads at an offset from the network header, making the data linear first where it is not.

@@ -45,10 +45,15 @@ static MW_FILTERS: ArrayOfMaps<FilterWords, POLICY_PLACES> = ArrayOfMaps::new();
 /// One copy of a policy, for the time of one packet.
 #[derive(Clone, Copy)]
 pub struct Policy {
-    place: u32,
+    /// Which it is.
+    pub place: Place,
     /// The policy's number; filters of another one are others.
     pub version: u32,
 }
+
+/// Where a copy of a policy stands.
+#[derive(Clone, Copy)]
+pub struct Place(u32);
 
 impl Policy {
     /// The copy in force.
@@ -58,19 +63,21 @@ impl Policy {
             Some(slot) => slot.version,
             None => 0,
         };
-        Self { place: set.place(version), version }
+        Self { place: Place(set.place(version)), version }
     }
+}
 
+impl Place {
     /// One of its dimensions; `None` before the daemon filled it.
     #[inline(always)]
     pub fn dimension(&self, dimension: Dimension) -> Option<DimensionMap> {
-        MW_DIMENSIONS.get(dimension.of_place(self.place)).map(DimensionMap)
+        MW_DIMENSIONS.get(dimension.of_place(self.0)).map(DimensionMap)
     }
 
     /// Sixty-four of its filters.
     #[inline(always)]
     pub fn filters(&self, word: u32) -> Option<&FilterWord> {
-        let [filters] = MW_FILTERS.get_value(self.place, &word)?;
+        let [filters] = MW_FILTERS.get_value(self.0, &word)?;
         Some(filters)
     }
 }

@@ -49,25 +49,24 @@ fn choose(packet: &Packet) -> Outcome {
     if let Some(flow) = &known
         && !flow.lacks_filter(policy.version)
     {
-        return Outcome::marked(Reason::Flow, flow.wan.fwmark).by(flow.filter);
+        return Outcome::marked(Reason::Flow, flow.fwmark).by(flow.filter);
     }
     if known.is_none() && specific::is_own(packet.tuple.destination) {
         return Outcome::untouched(Reason::ToRouter);
     }
     let default_wan = links::default_wan();
     let found = classify::first_match(policy, &packet.tuple, default_wan);
-    let tag = |number| FilterTag { number, version: policy.version as u16 };
     if let Some(flow) = &known {
         // Only to know whom it counts for: the flow stays where it is.
-        let filter = tag(if found.wan == flow.number { found.filter as u16 } else { FilterTag::NONE });
-        flow.attribute(filter);
-        return Outcome::marked(Reason::Flow, flow.wan.fwmark).by(filter);
+        let (fwmark, filter) = flow.attribute(found, policy.version);
+        return Outcome::marked(Reason::Flow, fwmark).by(filter);
     }
     if !found.is_ready {
         return Outcome::untouched(Reason::NotReady);
     }
     if let Some(wan) = links::wan(found.wan) {
-        return Outcome::marked(Reason::Filter, wan.fwmark).by(tag(found.filter as u16));
+        let filter = FilterTag { number: found.filter as u16, version: policy.version as u16 };
+        return Outcome::marked(Reason::Filter, wan.fwmark).by(filter);
     }
     // The default stays the default when it is out of service and nothing better is left, so its `usable`
     // is not asked for.

@@ -4,7 +4,10 @@ use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use aya_log_ebpf::debug;
 use multiwans_common::{Direction, FilterTag, Program, Reason, Traffic};
 
-use crate::{counters, mark, packet, packet::Packet};
+use crate::{
+    counters, mark,
+    packet::{self, Packet, Size},
+};
 
 /// What a program decided.
 #[derive(Clone, Copy)]
@@ -16,7 +19,7 @@ pub struct Outcome {
     /// The filter that chose, if one did.
     pub filter: FilterTag,
     /// What it counts; no packets: it was not read, and counts as one with the frame's length.
-    pub traffic: Traffic,
+    pub size: Size,
 }
 
 impl Outcome {
@@ -30,7 +33,7 @@ impl Outcome {
     #[inline(always)]
     pub const fn marked(reason: Reason, fwmark: u32) -> Self {
         let filter = FilterTag { number: FilterTag::NONE, version: 0 };
-        Self { reason, fwmark, filter, traffic: Traffic { packets: 0, bytes: 0 } }
+        Self { reason, fwmark, filter, size: Size { packets: 0, bytes: 0 } }
     }
 
     /// By this filter.
@@ -42,7 +45,7 @@ impl Outcome {
     /// About this packet.
     #[inline(always)]
     pub const fn about(self, packet: &Packet) -> Self {
-        Self { traffic: packet.traffic, ..self }
+        Self { size: packet.size, ..self }
     }
 }
 
@@ -62,11 +65,8 @@ pub fn finish(ctx: &TcContext, program: Program, outcome: Outcome) -> i32 {
 
 #[inline(always)]
 fn count(ctx: &TcContext, program: Program, outcome: &Outcome) {
-    let traffic = if outcome.traffic.packets == 0 {
-        Traffic { packets: 1, bytes: ctx.len() as u64 }
-    } else {
-        outcome.traffic
-    };
+    let size = if outcome.size.packets == 0 { Size { packets: 1, bytes: ctx.len() } } else { outcome.size };
+    let traffic = Traffic { packets: size.packets as u64, bytes: size.bytes as u64 };
     counters::count(program, outcome.reason, traffic);
     if outcome.fwmark != 0 {
         let direction = if matches!(program, Program::Steer) { Direction::Out } else { Direction::In };
@@ -78,7 +78,7 @@ fn count(ctx: &TcContext, program: Program, outcome: &Outcome) {
 /// `multiwans run --log-level debug` shows these lines.
 #[inline(never)]
 fn log(ctx: &TcContext, program: &str, outcome: Outcome) {
-    let Ok(tuple) = packet::addresses(ctx) else { return };
+    let Some(tuple) = packet::addresses(ctx) else { return };
     debug!(
         ctx,
         "{}: if {} proto {} {:i}:{} -> {:i}:{} {} mark {:x}",

@@ -14,6 +14,9 @@ const PACKET_HOST: u32 = 0;
 /// Enough for Ethernet, a full IPv4 header, and what an ICMP error quotes of another one.
 const PULL_BYTES: u32 = 160;
 
+/// The VLAN's number in a tag (IEEE 802.1Q).
+const VLAN_ID: u32 = 0x0fff;
+
 /// A packet, as far as steering looks into it.
 #[derive(Clone, Copy)]
 pub struct Packet {
@@ -71,8 +74,9 @@ pub fn came_in_by(ctx: &TcContext) -> u32 {
 fn check(ctx: &TcContext) -> Result<(), Reason> {
     let skb = ctx.skb.skb;
     // SAFETY: as above.
-    let (protocol, tagged) = unsafe { ((*skb).protocol, (*skb).vlan_present) };
-    if tagged != 0 || protocol == ETH_P_8021Q_BE || protocol == ETH_P_8021AD_BE {
+    let (protocol, tagged, tci) = unsafe { ((*skb).protocol, (*skb).vlan_present, (*skb).vlan_tci) };
+    // A tag without a VLAN's number is a priority alone: the packet is this interface's.
+    if tagged != 0 && tci & VLAN_ID != 0 || protocol == ETH_P_8021Q_BE || protocol == ETH_P_8021AD_BE {
         // The VLAN's own interface sees it next, untagged; marking it here would steer it as this one's.
         return Err(Reason::VlanTagged);
     }

@@ -1,10 +1,13 @@
 //! `datapath` of `multiwans status --json`: the flow table and the counters.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
-use crate::config::Config;
-use crate::datapath::{Datapath, DatapathError, Family, FlowReport};
+use crate::config::{Config, Filter};
+use crate::datapath::{Datapath, DatapathError, Family, FlowReport, Version};
 use crate::policy::forwarding_filters;
+use crate::types::WanMark;
 use multiwans_common::{Direction, FlowState, Program, Traffic};
 
 /// `packets`: by reason; `programs`: by program and reason, with bytes; `wans`: by mark and direction;
@@ -12,6 +15,7 @@ use multiwans_common::{Direction, FlowState, Program, Traffic};
 pub(super) fn describe(
     datapath: &mut Datapath,
     config: &Config,
+    filters: &FilterCounts,
     flows: &FlowReport,
 ) -> Result<Map<String, Value>, DatapathError> {
     let mut fields = Map::new();
@@ -42,21 +46,64 @@ pub(super) fn describe(
     }
     fields.insert("wans".to_owned(), Value::Object(wans));
 
-    let filters: Vec<_> = forwarding_filters(config).collect();
-    // The programs hold no more than that.
-    let count = u32::try_from(filters.len()).unwrap_or(u32::MAX);
-    let counts = datapath.filter_traffic(count)?;
-    let filters: Vec<Value> = filters
-        .iter()
-        .zip(counts)
-        .map(|((mark, filter), count)| {
-            json!({ "mark": mark, "description": filter.description,
-                    "packets": count.packets, "bytes": count.bytes })
-        })
-        .collect();
-    fields.insert("filters".to_owned(), json!(filters));
+    fields.insert("filters".to_owned(), filters.describe(datapath)?);
     fields.insert("flows".to_owned(), table(flows));
     Ok(fields)
+}
+
+/// What filters took, over all policies that they were part of.
+#[derive(Default)]
+pub(super) struct FilterCounts {
+    /// Those of the policy in force, by their numbers, and what they took before it was.
+    filters: Vec<(WanMark, Filter, Traffic)>,
+}
+
+impl FilterCounts {
+    /// Nothing was counted yet.
+    pub(super) fn new(config: &Config) -> Self {
+        let filters = forwarding_filters(config);
+        Self { filters: filters.map(|(wan, filter)| (wan, filter.clone(), Traffic::default())).collect() }
+    }
+
+    /// A policy with the filters of `config` replaced the one before. Filters that are as they were go on
+    /// counting.
+    pub(super) fn replaced(&mut self, datapath: &mut Datapath, config: &Config) -> Result<(), DatapathError> {
+        let took = datapath.filter_traffic(Version::Replaced, self.count())?;
+        let mut before: BTreeMap<(WanMark, String), Vec<(Filter, Traffic)>> = BTreeMap::new();
+        let old = std::mem::take(self).filters;
+        for ((wan, filter, carried), took) in old.into_iter().zip(took).rev() {
+            let key = (wan, filter.description.clone());
+            before.entry(key).or_default().push((filter, sum(carried, took)));
+        }
+        *self = Self::new(config);
+        for (wan, filter, carried) in &mut self.filters {
+            let Some(known) = before.get_mut(&(*wan, filter.description.clone())) else { continue };
+            // The last is the first of equal ones.
+            if let Some(place) = known.iter().rposition(|(known, _)| known == filter) {
+                *carried = known.remove(place).1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The programs hold no more than a `u32` of them.
+    fn count(&self) -> u32 {
+        u32::try_from(self.filters.len()).unwrap_or(u32::MAX)
+    }
+
+    fn describe(&self, datapath: &mut Datapath) -> Result<Value, DatapathError> {
+        let counts = datapath.filter_traffic(Version::InForce, self.count())?;
+        let filters = self.filters.iter().zip(counts).map(|((wan, filter, carried), count)| {
+            let count = sum(*carried, count);
+            json!({ "mark": wan, "description": filter.description,
+                    "packets": count.packets, "bytes": count.bytes })
+        });
+        Ok(filters.collect())
+    }
+}
+
+fn sum(a: Traffic, b: Traffic) -> Traffic {
+    Traffic { packets: a.packets.wrapping_add(b.packets), bytes: a.bytes.wrapping_add(b.bytes) }
 }
 
 fn table(report: &FlowReport) -> Value {

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::datapath_status::{self, FilterCounts};
 use super::reload::Configuration;
-use super::{bring_up, datapath_status, sessions};
+use super::{bring_up, sessions};
 use crate::config::Config;
 use crate::datapath::{Attachment, Datapath, FlowThread};
 use crate::engine::{
@@ -58,6 +59,7 @@ pub(super) struct Executor {
     kernel: Kernel,
     /// Filters to be put in force; `None`: they are.
     filters: Option<(Revision, Policies)>,
+    filter_counts: FilterCounts,
     /// `None`: this kernel could not be asked; said once at start.
     conntrack: Option<Conntrack>,
     status_file: StatusFile,
@@ -82,6 +84,7 @@ impl Executor {
         conntrack: Option<Conntrack>,
         rounds: mpsc::Sender<Round>,
     ) -> Self {
+        let filter_counts = FilterCounts::new(&config);
         let status_file = StatusFile::new(&config.daemon.status_file);
         let hooks = Hooks::new(&config.hooks.dir, config.hooks.timeout);
         let names = config.wans.iter().map(|wan| (wan.mark, Names::new(wan, &config.dns))).collect();
@@ -91,6 +94,7 @@ impl Executor {
             flows,
             kernel,
             filters: None,
+            filter_counts,
             conntrack,
             status_file,
             hooks,
@@ -213,7 +217,8 @@ impl Executor {
         };
         self.datapath.install_both(policies).map_err(|error| error.to_string())?;
         self.filters = None;
-        Ok(())
+        let counted = self.filter_counts.replaced(&mut self.datapath, &self.config);
+        counted.map_err(|error| error.to_string())
     }
 
     async fn attach(
@@ -344,7 +349,12 @@ impl Executor {
             Attachment::Tcx => "tcx",
             Attachment::Clsact => "clsact",
         };
-        match datapath_status::describe(&mut self.datapath, &self.config, &self.flows.report()) {
+        match datapath_status::describe(
+            &mut self.datapath,
+            &self.config,
+            &self.filter_counts,
+            &self.flows.report(),
+        ) {
             Ok(mut fields) => {
                 fields.insert("attachment".to_owned(), json!(attachment));
                 Value::Object(fields)

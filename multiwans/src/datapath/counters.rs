@@ -25,13 +25,26 @@ pub(super) fn wan(ebpf: &Ebpf, wan: WanMark, direction: Direction) -> Result<Tra
     total(&map, maps::WAN_TRAFFIC, wan_counter(u32::from(wan.get()), direction))
 }
 
-/// What each of the first `count` filters for forwarded traffic took, since the policy is in force.
-pub(super) fn filters(ebpf: &mut Ebpf, count: u32) -> Result<Vec<Traffic>, DatapathError> {
+/// A version of the policy, as seen from the one in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The one in force.
+    InForce,
+    /// The one before it.
+    Replaced,
+}
+
+/// What each of the first `count` filters for forwarded traffic took while its policy was in force.
+pub(super) fn filters(ebpf: &mut Ebpf, version: Version, count: u32) -> Result<Vec<Traffic>, DatapathError> {
     let slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?
         .get(&(PolicySet::Forwarding as u32), 0)
         .map_err(DatapathError::map(maps::SLOT))?;
+    let number = match version {
+        Version::InForce => slot.version,
+        Version::Replaced => slot.version.wrapping_sub(1),
+    };
     let map = maps::per_cpu_array::<Traffic>(ebpf, maps::FILTER_TRAFFIC)?;
-    (0..count).map(|filter| total(&map, maps::FILTER_TRAFFIC, filter_counter(slot.version, filter))).collect()
+    (0..count).map(|filter| total(&map, maps::FILTER_TRAFFIC, filter_counter(number, filter))).collect()
 }
 
 /// Makes a version's filters begin at zero, before it is in force: no packet counts for them yet.

@@ -26,6 +26,7 @@ use multiwans_common::{Direction, PolicySet, Program as Counting, Reason, Traffi
 
 pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
+pub use counters::Version;
 pub use error::DatapathError;
 pub use flows::{Census, Family, FlowKeeper, FlowReport, FlowThread, SeedFlow, Swept};
 pub use policy_maps::Written;
@@ -214,9 +215,9 @@ impl Datapath {
         counters::wan(&self.ebpf, wan, direction)
     }
 
-    /// What the first `count` filters for forwarded traffic took, since their policy is in force.
-    pub fn filter_traffic(&mut self, count: u32) -> Result<Vec<Traffic>, DatapathError> {
-        counters::filters(&mut self.ebpf, count)
+    /// What the first `count` filters for forwarded traffic took while their policy was in force.
+    pub fn filter_traffic(&mut self, version: Version, count: u32) -> Result<Vec<Traffic>, DatapathError> {
+        counters::filters(&mut self.ebpf, version, count)
     }
 
     /// The programs' log: a logger to be flushed whenever its file descriptor is readable.

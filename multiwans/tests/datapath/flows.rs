@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use multiwans::config::{Config, Filter, Flows, Protocol};
-use multiwans::datapath::{Family, FlowKeeper, SeedFlow};
+use multiwans::datapath::{Family, FlowKeeper, SeedFlow, Version};
 use multiwans::policy::{Compiled, Tuple};
 use multiwans::types::MarkMask;
 use multiwans_common::{Direction, FlowState, PolicySet, Reason, Traffic};
@@ -211,7 +211,7 @@ fn of_too_many_established_flows_the_longest_idle_go() {
 
 /// Of each filter, since the last call.
 fn counted(kernel: &mut Kernel, count: u32, before: &mut Vec<Traffic>) -> Vec<u64> {
-    let now = kernel.datapath.filter_traffic(count).unwrap();
+    let now = kernel.datapath.filter_traffic(Version::InForce, count).unwrap();
     before.resize(now.len(), Traffic::default());
     let packets = before.iter().zip(&now).map(|(before, now)| difference(*before, *now).packets).collect();
     *before = now;
@@ -245,6 +245,8 @@ fn filters_count_their_established_flows_too() {
         [(&[50, 51, 54][..], [0, 0, 2]), (&[50, 51, 52], [0, 0, 0]), (&[54, 55, 56], [2, 0, 0])]
     {
         kernel.datapath.install(PolicySet::Forwarding, &Compiled::new(&policy(ports)).unwrap()).unwrap();
+        let before = kernel.datapath.filter_traffic(Version::Replaced, 3).unwrap();
+        assert_eq!(&before, counts, "what the policy before counted is still there");
         counts.clear();
         assert_eq!(counted(kernel, 3, counts), [0, 0, 0], "a policy begins at zero");
         for _ in 0..2 {

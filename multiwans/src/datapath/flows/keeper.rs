@@ -185,8 +185,9 @@ fn another(ebpf: &Ebpf, name: &'static str) -> Result<MapData, DatapathError> {
     let (Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) = map else {
         return Err(DatapathError::Missing(name));
     };
-    let id = data.info().map_err(DatapathError::map(name))?.id();
-    MapData::from_id(id).map_err(DatapathError::map(name))
+    // By its number would take CAP_SYS_ADMIN.
+    let fd = data.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Walk)?;
+    MapData::from_fd(fd).map_err(DatapathError::map(name))
 }
 
 /// The kernel's own account of a map's memory: `memlock` of its descriptor.

@@ -76,10 +76,13 @@ pub const fn wan_counter(wan: u32, direction: Direction) -> u32 {
 /// Counters by filter: of the policy in force, and of the one before or after it.
 pub const FILTER_COUNTERS: usize = MAX_FILTERS * 2;
 
+#[allow(clippy::cast_possible_truncation, reason = "4 096")]
+const FILTERS: u32 = MAX_FILTERS as u32;
+
 /// Where the counter of a filter stands in a version of the policy.
 #[inline(always)]
 pub const fn filter_counter(version: u32, filter: u32) -> u32 {
-    (version & 1) * MAX_FILTERS as u32 + filter
+    (version & 1) * FILTERS + filter
 }
 
 const _: () = assert!(size_of::<Traffic>() == 16);

@@ -7,12 +7,14 @@ use crate::protocol;
 pub const TICK_NS: u64 = 1 << 20;
 
 /// Ticks of a number of seconds.
+#[allow(clippy::cast_possible_truncation, reason = "the longest timeout is 5 days")]
 pub const fn ticks(seconds: u32) -> u32 {
     (seconds as u64 * 1_000_000_000 / TICK_NS) as u32
 }
 
 /// A time of `bpf_ktime_get_ns` in ticks.
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the clock of ticks turns every 52 days")]
 pub const fn tick_of(ns: u64) -> u32 {
     (ns / TICK_NS) as u32
 }
@@ -90,6 +92,7 @@ impl FilterTag {
 
     /// From [`word`](Self::word).
     #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "one half each")]
     pub const fn of_word(word: u32) -> Self {
         Self { number: word as u16, version: (word >> 16) as u16 }
     }

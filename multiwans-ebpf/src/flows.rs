@@ -18,7 +18,7 @@ use crate::{classify::Match, links, packet::Packet};
 ///
 /// Key: [`FlowKey4`], the tuple of the inside host's packets. Value: [`FlowValue`]. Writers: learn, steer
 /// (refreshes time, state and filter), the daemon (seeds it from conntrack at start, removes). Reader: steer.
-/// As many entries as `flows.max` says, 262 144 unless told, of about 90 bytes, all allocated at the start.
+/// As many entries as `flows.max` says, 262 144 unless told, of 96 bytes, all allocated at the start.
 /// Full: a new flow is not stored and goes on being classified, which gives the same WAN until a link or the
 /// policy changes; it is counted.
 #[btf_map]

@@ -14,7 +14,7 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SYN: u8 = 0x02;
 /// Bytes of a fragment whose end is where the next one begins: a multiple of eight.
-const FRAGMENT_LEN: usize = 1400;
+const FRAGMENT_LEN: u16 = 1400;
 const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// Sends whole packets from one place.
@@ -154,10 +154,10 @@ pub fn udp_last_fragment_first(
     payload: &[u8],
 ) -> Vec<Vec<u8>> {
     let datagram = udp(from.port(), to.port(), payload);
-    let parts: Vec<&[u8]> = datagram.chunks(FRAGMENT_LEN).collect();
+    let parts: Vec<&[u8]> = datagram.chunks(FRAGMENT_LEN.into()).collect();
     let fragments = (0u16..).zip(&parts).map(|(number, part)| {
         let more = if usize::from(number) + 1 < parts.len() { MORE_FRAGMENTS } else { 0 };
-        let offset = number * (FRAGMENT_LEN / 8) as u16;
+        let offset = number * (FRAGMENT_LEN / 8);
         ipv4(*from.ip(), *to.ip(), UDP, more | offset, identification, part)
     });
     let mut fragments: Vec<Vec<u8>> = fragments.collect();

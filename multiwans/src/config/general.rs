@@ -35,7 +35,7 @@ const DEFAULT_RULE_PRIORITY: u32 = 30_000;
 /// Our rules take 100 priorities, all below the kernel's own rule for the main table at 32766.
 const MAX_RULE_PRIORITY: u32 = 32_766 - 100 - 1;
 
-/// What an office or a school with some hundred people has at once, ten times over; 22 MiB of the kernel's
+/// What an office or a school with some hundred people has at once, ten times over; 24 MiB of the kernel's
 /// memory.
 const DEFAULT_FLOWS: u32 = 262_144;
 

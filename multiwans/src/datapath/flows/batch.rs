@@ -63,7 +63,7 @@ impl<'a> Walk<'a> {
         }
         let mut next = 0u32;
         let mut attributes = Attributes {
-            in_batch: self.position.as_ref().map_or(0, |position| address(position)),
+            in_batch: self.position.as_ref().map_or(0, address),
             out_batch: (&raw mut next).expose_provenance() as u64,
             keys: self.keys.as_mut_ptr().expose_provenance() as u64,
             values: self.values.as_mut_ptr().expose_provenance() as u64,

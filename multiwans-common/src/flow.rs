@@ -1,4 +1,4 @@
-//! Flow table and fragment table.
+//! Keys of the flow table, fragment table, and the table of who asked.
 
 /// Key of the flow table: the tuple of a packet on its way out, from an inside host to the internet.
 ///
@@ -56,11 +56,13 @@ pub struct AskedKey4 {
 
 /// Destinations that the table of specific routes holds.
 pub const SPECIFIC_SLOTS: u32 = 16_384;
+/// Addresses that the table of the router's own holds.
+pub const OWN_SLOTS: u32 = 4_096;
 
-/// Value of the flow table, and of the table of who asked.
+/// Value of the table of who asked.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowValue {
+pub struct AskedValue {
     /// `bpf_ktime_get_ns` of a recent packet; refreshed once a second at most.
     pub last_seen_ns: u64,
     /// The WAN's number, 1 to 252.
@@ -93,14 +95,14 @@ pub struct FragmentValue {
     pub first_seen_ns: u64,
     /// The mark it was given, already shifted; 0: left unmarked.
     pub fwmark: u32,
-    /// Zero.
-    pub zero: u32,
+    /// Whom its bytes count for: a [`FilterTag`](crate::FilterTag) as one word.
+    pub filter: u32,
 }
 
 const _: () = {
     assert!(size_of::<FlowKey4>() == 16);
-    assert!(size_of::<FlowValue>() == 16);
     assert!(size_of::<AskedKey4>() == 8);
+    assert!(size_of::<AskedValue>() == 16);
     assert!(size_of::<FragmentKey4>() == 12);
     assert!(size_of::<FragmentValue>() == 16);
 };
@@ -109,8 +111,6 @@ const _: () = {
 mod pod {
     // SAFETY: `repr(C)` integers without padding (sizes asserted above), valid for any bit pattern.
     unsafe impl aya::Pod for super::FlowKey4 {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::FlowValue {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::FragmentKey4 {}
     // SAFETY: as above.

@@ -5,15 +5,24 @@
 //! swap bytes, the daemon does so once when it writes.
 #![no_std]
 
+mod counter;
 pub mod dimension;
 pub mod filters;
 mod flow;
+mod flow_state;
 mod lines;
 mod policy;
 mod reason;
 mod wan;
 
-pub use flow::{AskedKey4, FlowKey4, FlowValue, FragmentKey4, FragmentValue, SPECIFIC_SLOTS};
+pub use counter::{
+    Direction, FILTER_COUNTERS, Program, REASON_COUNTERS, Traffic, WAN_COUNTERS, filter_counter,
+    reason_counter, wan_counter,
+};
+pub use flow::{AskedKey4, AskedValue, FlowKey4, FragmentKey4, FragmentValue, OWN_SLOTS, SPECIFIC_SLOTS};
+pub use flow_state::{
+    Binding, FilterTag, FlowState, FlowValue, Seen, TICK_NS, tcp, tick_of, ticks, ticks_between,
+};
 pub use lines::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
 pub use policy::{POLICY_PLACES, PolicyCopy, PolicySet, PolicySlot};
 pub use reason::Reason;
@@ -35,6 +44,16 @@ pub mod protocol {
     pub const SCTP: u8 = 132;
     /// Lightweight UDP.
     pub const UDPLITE: u8 = 136;
+
+    /// Length of a transport header without options, in bytes; 0 of protocols that we do not look into.
+    pub const fn header_len(number: u8) -> u32 {
+        match number {
+            TCP => 20,
+            SCTP => 12,
+            UDP | UDPLITE | ICMP => 8,
+            _ => 0,
+        }
+    }
 
     /// Whether the transport header begins with a source and a destination port.
     pub const fn has_ports(number: u8) -> bool {

@@ -21,10 +21,10 @@ impl PolicySet {
     /// How many there are: entries of the array of [`PolicySlot`]s.
     pub const COUNT: usize = 2;
 
-    /// A copy (0 or 1) of this policy.
+    /// The copy that holds a version of this policy.
     #[inline(always)]
-    pub const fn copy(self, copy: u32) -> PolicyCopy {
-        PolicyCopy { first: (self as u32 * COPIES + (copy & 1)) * MAPS }
+    pub const fn copy(self, version: u32) -> PolicyCopy {
+        PolicyCopy { first: (self as u32 * COPIES + (version & 1)) * MAPS }
     }
 }
 
@@ -56,12 +56,13 @@ impl PolicyCopy {
     }
 }
 
-/// Which of the two copies of a policy is in force: 0 or 1.
+/// Which version of a policy is in force.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicySlot {
-    /// 0 or 1.
-    pub active: u32,
+    /// Its number, one more with each policy. The lowest bit says in which of the two copies it stands, so
+    /// both are read at once.
+    pub version: u32,
 }
 
 // SAFETY: a `repr(C)` integer, valid for any bit pattern.

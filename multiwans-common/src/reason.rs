@@ -33,15 +33,15 @@ reasons! {
     NoDefault = 3, "no_default";
     /// steer: a later fragment, sent after its first one.
     Fragment = 4, "fragment";
-    /// steer: a later fragment whose first one was not seen; unmarked.
+    /// steer: a later fragment that came before its first one; classified as it is, without ports.
     FragmentUnknown = 5, "fragment_unknown";
     /// wan: came from outside; marked with its WAN.
     FromWan = 6, "from_wan";
     /// wan: ESP, AH or IKE; unmarked, for a decrypted packet would inherit the mark.
     Tunnel = 7, "tunnel";
-    /// learn: an answer; its flow was stored or refreshed.
+    /// learn: an answer of a known flow, refreshed.
     Learned = 8, "learned";
-    /// learn: the flow table refused the entry.
+    /// learn: the flow table is full; the flow goes on being classified.
     LearnFailed = 9, "learn_failed";
     /// learn: not a packet that came in by the WAN whose mark it carries.
     NotAnAnswer = 10, "not_an_answer";
@@ -53,7 +53,7 @@ reasons! {
     VlanTagged = 13, "vlan_tagged";
     /// Carries a mark under our mask already.
     AlreadyMarked = 14, "already_marked";
-    /// Header shorter than it says, or than its protocol needs.
+    /// Truncated, or its lengths contradict each other.
     Malformed = 15, "malformed";
     /// The programs' own maps are not filled (never seen in a running daemon).
     NotReady = 16, "not_ready";
@@ -73,6 +73,12 @@ reasons! {
     Asked = 23, "asked";
     /// asked: the table refused the entry.
     AskedFailed = 24, "asked_failed";
+    /// learn: the first answer of a flow; it was stored.
+    FlowMade = 25, "flow_made";
+    /// learn: an answer that refuses (TCP RST) to a flow that was never stored.
+    Refusal = 26, "refusal";
+    /// steer: for an address of the router itself, or broadcast in one of its networks; unmarked.
+    ToRouter = 27, "to_router";
 }
 
 impl Reason {

@@ -8,24 +8,24 @@
 //! there is a socket. So neither forwarded packets nor floods to closed ports cost anything.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, bpf_hdr_start_off::BPF_HDR_START_NET},
-    btf_maps::LruHashMap,
-    helpers::{bpf_ktime_get_ns, generated::bpf_skb_load_bytes_relative},
-    macros::btf_map,
+    bindings::BPF_ANY, btf_maps::LruHashMap, helpers::bpf_ktime_get_ns, macros::btf_map,
     programs::SkBuffContext,
 };
-use core::mem::MaybeUninit;
-use multiwans_common::{AskedKey4, FlowValue, Reason, WanEntry, protocol};
+use multiwans_common::{AskedKey4, AskedValue, Program, Reason, WanEntry, protocol};
 
-use crate::{counters, links, mark};
+use crate::{
+    counters,
+    headers::{ETH_P_IP_BE, Ipv4Header, Ports, load},
+    links, mark,
+};
 
 /// Who asked which of the router's UDP ports, and by which WAN.
 ///
-/// Key: [`AskedKey4`]. Value: [`FlowValue`]. Writer: asked. Reader: output. 65 536 entries of about
+/// Key: [`AskedKey4`]. Value: [`AskedValue`]. Writer: asked. Reader: output. 65 536 entries of about
 /// 100 bytes, 6 MiB. Full: the least recently used makes room, so a flood at an open port pushes out
 /// those that wait longest for their answer; they are answered by the default WAN.
 #[btf_map]
-static MW_ASKED: LruHashMap<AskedKey4, FlowValue, 65_536> = LruHashMap::new();
+static MW_ASKED: LruHashMap<AskedKey4, AskedValue, 65_536> = LruHashMap::new();
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// How long an answer may take, and how long a silent peer keeps its WAN: nf_conntrack_udp_timeout_stream.
@@ -33,35 +33,11 @@ const TIMEOUT_NS: u64 = 120 * SECOND_NS;
 /// An entry's time is written at most this often.
 const REFRESH_NS: u64 = SECOND_NS;
 
-/// `ETH_P_IP` as `__sk_buff::protocol` has it: network byte order.
-const ETH_P_IP_BE: u32 = 0x0800u16.to_be() as u32;
-
-/// The IPv4 header's parts that are looked at (RFC 791); its first byte is read apart.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Addresses {
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-/// Where they begin.
-const ADDRESSES_OFFSET: u32 = 8;
-
-/// The UDP header's ports (RFC 768).
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ports {
-    source: u16,
-    destination: u16,
-}
-
 /// A datagram on its way to a socket.
 #[inline(always)]
 pub fn receive(ctx: &SkBuffContext) {
     if let Some(reason) = note(ctx) {
-        counters::count(reason);
+        counters::count_once(Program::Asked, reason);
     }
 }
 
@@ -81,17 +57,13 @@ fn note(ctx: &SkBuffContext) -> Option<Reason> {
     if wan.ifindex != ifindex || !is_on_every_address(ctx) {
         return None;
     }
-    let first: u8 = load(ctx, 0)?;
-    let addresses: Addresses = load(ctx, ADDRESSES_OFFSET)?;
-    if addresses.protocol != protocol::UDP || addresses.destination != wan.address {
+    let header: Ipv4Header = load(ctx.skb.skb, 0)?;
+    if header.protocol != protocol::UDP || header.destination != wan.address {
         return None;
     }
-    let ports: Ports = load(ctx, (first & 0x0f) as u32 * 4)?;
-    let key = AskedKey4 {
-        remote: addresses.source,
-        remote_port: ports.source,
-        port: u16::from_be(ports.destination),
-    };
+    let ports: Ports = load(ctx.skb.skb, header.len())?;
+    let key =
+        AskedKey4 { remote: header.source, remote_port: ports.source, port: u16::from_be(ports.destination) };
     Some(store(&key, number, &wan))
 }
 
@@ -108,7 +80,7 @@ fn store(key: &AskedKey4, number: u32, wan: &WanEntry) -> Reason {
     {
         return Reason::Asked;
     }
-    let value = FlowValue { last_seen_ns: now, wan: number, generation: wan.generation };
+    let value = AskedValue { last_seen_ns: now, wan: number, generation: wan.generation };
     match MW_ASKED.insert(key, value, BPF_ANY as u64) {
         Ok(()) => Reason::Asked,
         Err(_) => Reason::AskedFailed,
@@ -119,7 +91,7 @@ fn store(key: &AskedKey4, number: u32, wan: &WanEntry) -> Reason {
 #[inline(always)]
 pub fn find(key: &AskedKey4) -> Option<WanEntry> {
     // SAFETY: read only, copied at once; see `store`.
-    let FlowValue { last_seen_ns, wan, generation } = *unsafe { MW_ASKED.get(key) }?;
+    let AskedValue { last_seen_ns, wan, generation } = *unsafe { MW_ASKED.get(key) }?;
     let entry = links::wan(wan)?;
     // SAFETY: the helper has no preconditions.
     let idle = unsafe { bpf_ktime_get_ns() }.wrapping_sub(last_seen_ns);
@@ -133,23 +105,5 @@ fn is_on_every_address(ctx: &SkBuffContext) -> bool {
     unsafe {
         let sock = (*ctx.skb.skb).__bindgen_anon_2.sk;
         !sock.is_null() && (*sock).src_ip4 == 0
-    }
-}
-
-/// Reads at an offset from the network header.
-#[inline(always)]
-fn load<T: Copy>(ctx: &SkBuffContext, offset: u32) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes `size_of::<T>()` bytes to `value` or fails; every `T` here is plain
-    // integers, valid for any bit pattern.
-    unsafe {
-        let result = bpf_skb_load_bytes_relative(
-            ctx.skb.skb.cast(),
-            offset,
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            BPF_HDR_START_NET,
-        );
-        if result == 0 { Some(value.assume_init()) } else { None }
     }
 }

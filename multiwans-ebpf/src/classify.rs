@@ -4,14 +4,14 @@ use core::{ffi::c_void, hint::black_box};
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use multiwans_common::{
-    FlowKey4, PolicySet, WanEntry,
+    FlowKey4,
     dimension::{self, Dimension},
     filters::{self, MAX_WORDS},
 };
 
 use crate::{
     links,
-    policy::{Policy, PolicyMap},
+    policy::{Place, Policy, PolicyMap},
 };
 
 /// Steps of the search: each is done with a word of the vectors or moves on past a run of filters of one
@@ -20,23 +20,25 @@ const MAX_STEPS: u32 = MAX_WORDS + 256;
 
 const BITS: u32 = u64::BITS;
 
-/// What the search came to.
-pub enum Match {
-    /// This WAN's filter matched.
-    Wan(WanEntry),
-    /// None did.
-    Nothing,
-    /// The maps are not filled.
-    NotReady,
+/// What the search came to. Plain numbers, all of them always set: of an enum, the compiler reads what a
+/// variant does not have and throws it away, which the verifier does not take.
+#[derive(Clone, Copy)]
+pub struct Match {
+    /// The WAN's number; 0: no filter matched.
+    pub wan: u32,
+    /// The filter's number in its policy, where one matched.
+    pub filter: u32,
+    /// Whether the maps are filled.
+    pub is_ready: bool,
 }
 
 /// Looks for the first filter that matches. Filters whose WAN is out of service are passed over, and so
 /// are those of the default WAN: they are lifted while it is the default.
 #[inline(always)]
-pub fn first_match(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Match {
-    match search(set, tuple, default_wan) {
+pub fn first_match(policy: Policy, tuple: &FlowKey4, default_wan: u32) -> Match {
+    match search(policy.place, tuple, default_wan) {
         Some(found) => found,
-        None => Match::NotReady,
+        None => Match { wan: 0, filter: 0, is_ready: false },
     }
 }
 
@@ -44,31 +46,31 @@ pub fn first_match(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Match 
 struct Class {
     lines: PolicyMap,
     number: u32,
-    /// Words that are not zero.
-    live: u64,
     /// Words that differ from those of the rows.
     changed: u64,
 }
 
 impl Class {
     #[inline(always)]
-    fn new(lines: PolicyMap, number: u32) -> Option<Self> {
+    fn new(lines: PolicyMap, number: u32, words: &mut u64) -> Option<Self> {
         let [live, changed] = dimension::class(&lines, number)?;
-        Some(Self { lines, number, live, changed })
+        *words &= live;
+        Some(Self { lines, number, changed })
     }
 
-    /// Of an address in network byte order.
+    /// Of an address in network byte order. Leaves in `words` those in which the class can match, like
+    /// [`of_port`](Self::of_port): they are not kept, for the stack is short.
     #[inline(always)]
-    fn of_address(policy: Policy, dimension: Dimension, address: u32) -> Option<Self> {
+    fn of_address(policy: Place, dimension: Dimension, address: u32, words: &mut u64) -> Option<Self> {
         let lines = policy.dimension(dimension)?;
-        Self::new(lines, dimension::class_of_address(&lines, u32::from_be(address)))
+        Self::new(lines, dimension::class_of_address(&lines, u32::from_be(address)), words)
     }
 
     /// Of a port in network byte order.
     #[inline(always)]
-    fn of_port(policy: Policy, dimension: Dimension, port: u16) -> Option<Self> {
+    fn of_port(policy: Place, dimension: Dimension, port: u16, words: &mut u64) -> Option<Self> {
         let lines = policy.dimension(dimension)?;
-        Self::new(lines, dimension::class_of_port(&lines, u16::from_be(port)))
+        Self::new(lines, dimension::class_of_port(&lines, u16::from_be(port)), words)
     }
 
     #[inline(always)]
@@ -93,28 +95,27 @@ struct Search {
     default_wan: u32,
     /// The WAN found; 0: none yet.
     found: u32,
+    /// The filter that sends there.
+    filter: u32,
 }
 
 /// `None`: a map had no entry where a filled policy has one.
 #[inline(always)]
-fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
-    let policy = Policy::in_force(set);
+fn search(policy: Place, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
     let filters = policy.filters()?;
     let protocol = filters::protocol_class(&filters, tuple.protocol)?;
-    let source = Class::of_address(policy, Dimension::Source, tuple.source)?;
-    let destination = Class::of_address(policy, Dimension::Destination, tuple.destination)?;
-    let source_port = Class::of_port(policy, Dimension::SourcePort, tuple.source_port)?;
-    let destination_port = Class::of_port(policy, Dimension::DestinationPort, tuple.destination_port)?;
+    let mut words = u64::MAX;
+    let source = Class::of_address(policy, Dimension::Source, tuple.source, &mut words)?;
+    let destination = Class::of_address(policy, Dimension::Destination, tuple.destination, &mut words)?;
+    let source_port = Class::of_port(policy, Dimension::SourcePort, tuple.source_port, &mut words)?;
+    let destination_port =
+        Class::of_port(policy, Dimension::DestinationPort, tuple.destination_port, &mut words)?;
     let changed = [source.changed, destination.changed, source_port.changed, destination_port.changed];
     // The verifier does not know this value, and must not: checking one step from any word is checking all.
     // From a known one it walks through the words one by one, 300 000 instructions for each program.
-    let words = filters::candidates(&filters, protocol, changed)?
-        & source.live
-        & destination.live
-        & source_port.live
-        & destination_port.live;
+    words &= filters::candidates(&filters, protocol, changed)?;
     if words == 0 {
-        return Some(Match::Nothing);
+        return Some(Match { wan: 0, filter: 0, is_ready: true });
     }
     let mut search = Search {
         filters,
@@ -127,6 +128,7 @@ fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
         words,
         default_wan,
         found: 0,
+        filter: 0,
     };
     // A loop the verifier checks once, however many steps it takes (Linux 5.17). An unrolled or bounded
     // one makes it walk every step with every outcome of the one before.
@@ -135,10 +137,7 @@ fn search(set: PolicySet, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
     unsafe {
         bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut search).cast(), 0);
     }
-    Some(match links::wan(search.found) {
-        Some(wan) if search.found != 0 => Match::Wan(wan),
-        _ => Match::Nothing,
-    })
+    Some(Match { wan: search.found, filter: search.filter, is_ready: true })
 }
 
 /// Returned by [`step`]: go on.
@@ -178,6 +177,7 @@ extern "C" fn step(_index: u32, search: *mut Search) -> i64 {
         && wan.usable != 0
     {
         search.found = filter.wan;
+        search.filter = word * BITS + bit;
         return STOP;
     }
     search.position = filter.skip_to;

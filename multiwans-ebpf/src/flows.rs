@@ -1,84 +1,186 @@
-//! The flow table: which WAN a known flow is on. Answers make entries, so floods and scans cost no
-//! memory and an insert never stands in a fresh packet's way.
+//! The flow table: which WAN a known flow is on. Answers make entries, so scans and floods that nobody
+//! answers cost no memory, and an insert never stands in a fresh packet's way.
+//!
+//! Nothing here removes an entry. The daemon does: those that are idle for too long, and when the table is
+//! nearly full those that matter least (`multiwans/src/datapath/flows`). A table that evicts by itself
+//! (LRU) would forget established flows in a flood of answers, and nobody would know.
 
-use aya_ebpf::{bindings::BPF_ANY, btf_maps::LruHashMap, helpers::bpf_ktime_get_ns, macros::btf_map};
-use multiwans_common::{FlowKey4, FlowValue, WanEntry, protocol};
+use aya_ebpf::{bindings::BPF_ANY, btf_maps::HashMap, helpers::bpf_ktime_get_ns, macros::btf_map};
+use core::mem::transmute;
+use multiwans_common::{
+    Binding, FilterTag, FlowKey4, FlowState, FlowValue, Reason, Seen, WanEntry, tcp, tick_of, ticks,
+    ticks_between,
+};
 
-use crate::links;
+use crate::{classify::Match, links, packet::Packet};
 
 /// Flows that were answered.
 ///
 /// Key: [`FlowKey4`], the tuple of the inside host's packets. Value: [`FlowValue`]. Writers: learn, steer
-/// (refreshes the time), the daemon (seeds it from conntrack at start). Reader: steer. 262 144 entries
-/// of about 112 bytes, 29 MiB. Full: the least recently used entry makes room; its flow is classified again, which gives
-/// the same WAN unless a link changed since.
+/// (refreshes time, state and filter), the daemon (seeds it from conntrack at start, removes). Reader: steer.
+/// As many entries as `flows.max` says, 262 144 unless told, of 96 bytes, all allocated at the start.
+/// Full: a new flow is not stored and goes on being classified, which gives the same WAN until a link or the
+/// policy changes; it is counted.
 #[btf_map]
-static MW_FLOWS: LruHashMap<FlowKey4, FlowValue, 262_144> = LruHashMap::new();
-
-const SECOND_NS: u64 = 1_000_000_000;
+static MW_FLOWS: HashMap<FlowKey4, FlowValue, 262_144> = HashMap::new();
 
 /// An entry's time is written at most this often, so that a busy flow does not write to memory shared
 /// between CPUs with each packet.
-const REFRESH_NS: u64 = SECOND_NS;
+const REFRESH: u32 = ticks(1);
 
-/// How long a flow may be idle: conntrack's own defaults, since the translation lives as long.
-#[inline(always)]
-const fn timeout_ns(number: u8) -> u64 {
-    match number {
-        // nf_conntrack_tcp_timeout_established
-        protocol::TCP => 432_000 * SECOND_NS,
-        // nf_conntrack_udp_timeout_stream
-        protocol::UDP | protocol::UDPLITE => 120 * SECOND_NS,
-        // nf_conntrack_icmp_timeout
-        protocol::ICMP => 30 * SECOND_NS,
-        // nf_conntrack_sctp_timeout_established
-        protocol::SCTP => 210 * SECOND_NS,
-        // nf_conntrack_generic_timeout
-        _ => 600 * SECOND_NS,
+/// A known flow.
+pub struct Flow {
+    /// The mark of the WAN it is on.
+    pub fwmark: u32,
+    /// The filter that chose it, as far as it is known.
+    pub filter: FilterTag,
+    inbound: bool,
+    entry: *mut FlowValue,
+}
+
+impl Flow {
+    /// Whether it is still to be found out which filter of this version of the policy the flow counts for.
+    /// A session that was opened from outside counts for none.
+    #[inline(always)]
+    pub fn lacks_filter(&self, version: u32) -> bool {
+        !self.inbound && (self.filter.number == FilterTag::UNKNOWN || self.filter.version != version as u16)
+    }
+
+    /// Remembers that the filter `found` chose the flow, if it sends where the flow is. The entry is read
+    /// again: keeping what was read of it would take stack that the search between needs.
+    #[inline(always)]
+    pub fn attribute(&self, found: Match, version: u32) -> (u32, FilterTag) {
+        let number = read_binding(self.entry).wan as u32;
+        let filter = if found.wan == number { found.filter as u16 } else { FilterTag::NONE };
+        let filter = FilterTag { number: filter, version: version as u16 };
+        write_seen(self.entry, Seen { at: read_seen(self.entry).at, filter });
+        let fwmark = match links::wan(number) {
+            Some(wan) => wan.fwmark,
+            None => 0,
+        };
+        (fwmark, filter)
     }
 }
 
-/// The WAN a flow is on, if it is known, its WAN was in service ever since, and it was not idle for too
-/// long.
+/// The WAN a packet's flow is on, if it is known, its WAN was in service ever since, and it was not idle for
+/// too long.
 ///
 /// Whether the WAN is `usable` now does not matter: an entry of the current generation was made by an
 /// answer that came in by this very WAN after it last went out of service.
 #[inline(always)]
-pub fn find(key: &FlowKey4) -> Option<WanEntry> {
-    let flow = MW_FLOWS.get_ptr_mut(key)?;
-    // SAFETY: the kernel keeps the element's memory while the program runs. It may be reused for another
-    // flow at any time; then the generation or the time read here belongs to that one, and this packet is
-    // sent by its WAN, once.
-    let FlowValue { last_seen_ns, wan, generation } = unsafe { *flow };
-    let entry = links::wan(wan)?;
-    if entry.generation != generation {
+pub fn find(packet: &Packet) -> Option<Flow> {
+    let entry = MW_FLOWS.get_ptr_mut(&packet.tuple)?;
+    let Binding { generation, wan: number, state, inbound, .. } = read_binding(entry);
+    let wan = links::wan(number as u32)?;
+    if wan.generation != generation {
         return None;
     }
-    // SAFETY: the helper has no preconditions.
-    let idle = unsafe { bpf_ktime_get_ns() }.wrapping_sub(last_seen_ns);
-    if idle > timeout_ns(key.protocol) {
+    let Seen { at, filter } = read_seen(entry);
+    let now = now();
+    let idle = ticks_between(at, now);
+    let state = FlowState::of(state);
+    if idle > state.timeout(packet.tuple.protocol) {
         return None;
     }
-    if idle > REFRESH_NS {
-        // SAFETY: as above; a lost race costs one refresh.
-        unsafe { (*flow).last_seen_ns = last_seen_ns + idle };
+    // An error follows the flow it is about; it is not part of it.
+    if !packet.is_error {
+        let mut next = state.after_packet(packet.flags);
+        if idle > REFRESH {
+            next = next.still_there();
+            write_seen(entry, Seen { at: now, filter });
+        }
+        if next as u8 != state as u8 {
+            write_state(entry, next);
+        }
     }
-    Some(entry)
+    Some(Flow { fwmark: wan.fwmark, filter, inbound: inbound != 0, entry })
 }
 
-/// Stores that a flow is on a WAN. Returns whether the table took it.
+/// Stores what an answer shows: the flow with this key is on a WAN.
 #[inline(always)]
-pub fn learn(key: &FlowKey4, wan: u32, entry: &WanEntry) -> bool {
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: read only, copied at once; see `find`.
-    if let Some(known) = unsafe { MW_FLOWS.get(key) }
-        && known.wan == wan
-        && known.generation == entry.generation
-        && now.wrapping_sub(known.last_seen_ns) < REFRESH_NS
-    {
-        return true;
+pub fn learn(key: &FlowKey4, flags: u8, number: u32, wan: &WanEntry) -> Reason {
+    let now = now();
+    let known = MW_FLOWS.get_ptr_mut(key);
+    if let Some(entry) = known {
+        let binding = read_binding(entry);
+        let seen = read_seen(entry);
+        let idle = ticks_between(seen.at, now);
+        let state = FlowState::of(binding.state);
+        let is_same = binding.wan as u32 == number && binding.generation == wan.generation;
+        let mut next = state.after_answer(flags);
+        let begins = next as u8 != state as u8 && matches!(next, FlowState::Opening);
+        if is_same && idle <= state.timeout(key.protocol) && !begins {
+            if idle > REFRESH {
+                next = next.still_there();
+                write_seen(entry, Seen { at: now, ..seen });
+            }
+            if next as u8 != state as u8 {
+                write_state(entry, next);
+            }
+            return Reason::Learned;
+        }
     }
-    let value = FlowValue { last_seen_ns: now, wan, generation: entry.generation };
-    MW_FLOWS.insert(key, value, BPF_ANY as u64).is_ok()
+    let Some(state) = FlowState::first(key.protocol, flags) else { return Reason::Refusal };
+    let inbound = flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    let value = FlowValue {
+        seen: Seen { at: now, filter: FilterTag::unknown() },
+        binding: Binding {
+            generation: wan.generation,
+            wan: number as u8,
+            state: state as u8,
+            inbound: inbound as u8,
+            zero: 0,
+        },
+    };
+    if let Some(entry) = known {
+        write_seen(entry, value.seen);
+        write_binding(entry, value.binding);
+        return Reason::Learned;
+    }
+    match MW_FLOWS.insert(key, value, BPF_ANY as u64) {
+        Ok(()) => Reason::FlowMade,
+        Err(_) => Reason::LearnFailed,
+    }
+}
+
+#[inline(always)]
+fn now() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    tick_of(unsafe { bpf_ktime_get_ns() })
+}
+
+// An entry may be removed and its memory reused for another flow at any time. What is read is then that
+// one's, and this packet is sent by its WAN, once; what is written moves that one's time or state, which its
+// next packets put right. Each word is read and written whole, so a WAN never meets another's generation,
+// nor a filter another version of the policy.
+
+#[inline(always)]
+fn read_seen(entry: *const FlowValue) -> Seen {
+    // SAFETY: the kernel keeps the element's memory while the program runs; both types are eight bytes of
+    // plain integers.
+    unsafe { transmute((&raw const (*entry).seen).cast::<u64>().read_volatile()) }
+}
+
+#[inline(always)]
+fn write_seen(entry: *mut FlowValue, seen: Seen) {
+    // SAFETY: as above.
+    unsafe { (&raw mut (*entry).seen).cast::<u64>().write_volatile(transmute::<Seen, u64>(seen)) };
+}
+
+#[inline(always)]
+fn read_binding(entry: *const FlowValue) -> Binding {
+    // SAFETY: as above.
+    unsafe { transmute((&raw const (*entry).binding).cast::<u64>().read_volatile()) }
+}
+
+#[inline(always)]
+fn write_binding(entry: *mut FlowValue, binding: Binding) {
+    // SAFETY: as above.
+    unsafe { (&raw mut (*entry).binding).cast::<u64>().write_volatile(transmute::<Binding, u64>(binding)) };
+}
+
+#[inline(always)]
+fn write_state(entry: *mut FlowValue, state: FlowState) {
+    // SAFETY: as above.
+    unsafe { (&raw mut (*entry).binding.state).write_volatile(state as u8) };
 }

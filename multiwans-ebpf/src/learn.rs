@@ -28,12 +28,10 @@ pub fn decide(ctx: &TcContext) -> Outcome {
         Ok(packet) => packet,
         Err(reason) => return Outcome::untouched(reason),
     };
-    if packet.is_error || packet.fragment == Fragment::Later {
-        return Outcome::untouched(Reason::NotAnAnswer);
-    }
-    if flows::learn(&packet.tuple.reversed(), number, &wan) {
-        Outcome::untouched(Reason::Learned)
+    let reason = if packet.is_error || packet.fragment == Fragment::Later {
+        Reason::NotAnAnswer
     } else {
-        Outcome::untouched(Reason::LearnFailed)
-    }
+        flows::learn(&packet.tuple.reversed(), packet.flags, number, &wan)
+    };
+    Outcome::untouched(reason).about(&packet)
 }

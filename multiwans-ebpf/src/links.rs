@@ -26,7 +26,7 @@ static MW_DEFAULT: Array<u32, 1> = Array::new();
 #[btf_map]
 static MW_INTERFACES: HashMap<u32, u32, { WAN_SLOTS as usize }> = HashMap::new();
 
-/// A WAN's state, if it is configured.
+/// A WAN's state, if it is configured; number 0 never is.
 #[inline(always)]
 pub fn wan(number: u32) -> Option<WanEntry> {
     let entry = *MW_WANS.get(number)?;

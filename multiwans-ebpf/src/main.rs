@@ -20,6 +20,7 @@ mod classify;
 mod counters;
 mod flows;
 mod fragments;
+mod headers;
 mod learn;
 mod links;
 mod mark;
@@ -36,23 +37,24 @@ use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock_addr, classifier},
     programs::{SkBuffContext, TcContext, sock_addr::SockAddrContext},
 };
+use multiwans_common::Program;
 
 /// Ingress of inside interfaces.
 #[classifier]
 pub fn multiwans_steer(ctx: TcContext) -> i32 {
-    verdict::finish(&ctx, "steer", steer::decide(&ctx))
+    verdict::finish(&ctx, Program::Steer, steer::decide(&ctx))
 }
 
 /// Ingress of WANs.
 #[classifier]
 pub fn multiwans_wan(ctx: TcContext) -> i32 {
-    verdict::finish(&ctx, "wan", wan::decide(&ctx))
+    verdict::finish(&ctx, Program::Wan, wan::decide(&ctx))
 }
 
 /// Egress of inside interfaces.
 #[classifier]
 pub fn multiwans_learn(ctx: TcContext) -> i32 {
-    verdict::finish(&ctx, "learn", learn::decide(&ctx))
+    verdict::finish(&ctx, Program::Learn, learn::decide(&ctx))
 }
 
 /// What the programs of a cgroup return: go on.

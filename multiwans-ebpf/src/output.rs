@@ -8,16 +8,9 @@
 //! and datagrams that bring their source. What the main table has a route of its own to is routed by it.
 
 use aya_ebpf::programs::sock_addr::SockAddrContext;
-use multiwans_common::{AskedKey4, FlowKey4, PolicySet, Reason, WanEntry, protocol};
+use multiwans_common::{AskedKey4, FlowKey4, PolicySet, Program, Reason, WanEntry, protocol};
 
-use crate::{
-    asked,
-    classify::{self, Match},
-    counters, links,
-    packet::is_unicast,
-    socket::Socket,
-    specific,
-};
+use crate::{asked, classify, counters, links, packet::is_unicast, policy::Policy, socket::Socket, specific};
 
 /// Stands for the port of a socket that has none yet, as a TCP socket at its connect: the first of the
 /// kernel's default range (`net.ipv4.ip_local_port_range`).
@@ -49,7 +42,7 @@ fn connect(ctx: &SockAddrContext, address: u32, port: u16) {
     let Some(number) = steered_protocol(ctx) else { return };
     let Some(socket) = Socket::of(ctx) else { return };
     if socket.placed || !socket.is_free(ctx) {
-        return counters::count(Reason::OutputChosen);
+        return counters::count_once(Program::Output, Reason::OutputChosen);
     }
     let (reason, wan) = choose(&socket, number, address, port);
     let fwmark = match wan {
@@ -57,7 +50,7 @@ fn connect(ctx: &SockAddrContext, address: u32, port: u16) {
         None => 0,
     };
     let reason = if socket.set_mark(ctx, fwmark) { reason } else { Reason::OutputFailed };
-    counters::count(reason);
+    counters::count_once(Program::Output, reason);
 }
 
 /// An unconnected socket sends a datagram to an IPv4 address.
@@ -69,14 +62,14 @@ pub fn sendmsg4(ctx: &SockAddrContext) {
     let (address, port, source) =
         unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port, (*ctx.sock_addr).msg_src_ip4) };
     if socket.placed || socket.mark != 0 || source != 0 {
-        return counters::count(Reason::OutputChosen);
+        return counters::count_once(Program::Output, Reason::OutputChosen);
     }
     let (reason, wan) = choose(&socket, number, address, port as u16);
     if let Some(wan) = wan {
         // SAFETY: as above; the kernel lets this program write the field.
         unsafe { (*ctx.sock_addr).msg_src_ip4 = wan.address };
     }
-    counters::count(reason);
+    counters::count_once(Program::Output, reason);
 }
 
 /// TCP and UDP. All others never ask us, or not for every packet: rules take them.
@@ -114,9 +107,13 @@ fn choose(socket: &Socket, number: u8, address: u32, port: u16) -> (Reason, Opti
         protocol: number,
         zero: [0; 3],
     };
-    match classify::first_match(PolicySet::Output, &tuple, default_wan) {
-        Match::Wan(wan) => (Reason::OutputFilter, Some(wan)),
-        Match::Nothing => (Reason::OutputDefault, None),
-        Match::NotReady => (Reason::NotReady, None),
+    let found = classify::first_match(Policy::in_force(PolicySet::Output), &tuple, default_wan);
+    if !found.is_ready {
+        return (Reason::NotReady, None);
+    }
+    // 0 is no WAN.
+    match links::wan(found.wan) {
+        Some(wan) => (Reason::OutputFilter, Some(wan)),
+        None => (Reason::OutputDefault, None),
     }
 }

@@ -1,19 +1,12 @@
 //! Reading a packet: from the socket buffer to its tuple.
-//!
-//! Everything is read relative to the *network* header, which the kernel has set by the time TC runs.
-//! So one program serves interfaces with and without a link-layer header (Ethernet, tun, PPP,
-//! WireGuard), and IPv4 options need no special case.
 
-use core::mem::MaybeUninit;
+use aya_ebpf::programs::TcContext;
+use multiwans_common::{FlowKey4, FragmentKey4, Reason, protocol, tcp};
 
-use aya_ebpf::{
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET, helpers::generated::bpf_skb_load_bytes_relative,
-    programs::TcContext,
+pub use crate::headers::Fragment;
+use crate::headers::{
+    ETH_P_8021AD_BE, ETH_P_8021Q_BE, ETH_P_IP_BE, Header, IcmpHeader, Ipv4Header, Ports, TcpHeader, load,
 };
-use multiwans_common::{FlowKey4, FragmentKey4, Reason, protocol};
-
-/// `ETH_P_IP` as `__sk_buff::protocol` has it: network byte order.
-const ETH_P_IP_BE: u32 = 0x0800u16.to_be() as u32;
 
 /// `PACKET_HOST` (linux/if_packet.h): addressed to this host at the link layer.
 const PACKET_HOST: u32 = 0;
@@ -21,67 +14,8 @@ const PACKET_HOST: u32 = 0;
 /// Enough for Ethernet, a full IPv4 header, and what an ICMP error quotes of another one.
 const PULL_BYTES: u32 = 160;
 
-/// Fragment offset (13 bits) of the flags and offset field.
-const FRAGMENT_OFFSET: u16 = 0x1fff;
-/// "More fragments".
-const MORE_FRAGMENTS: u16 = 0x2000;
-
-/// TCP flags: the fourteenth byte of the header (RFC 9293, 3.1).
-const TCP_FLAGS_OFFSET: u32 = 13;
-const TCP_SYN: u8 = 0x02;
-const TCP_ACK: u8 = 0x10;
-
-/// ICMP header without its body (RFC 792).
-const ICMP_HEADER_LEN: u32 = 8;
-
-/// The IPv4 header up to its options (RFC 791).
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ipv4Header {
-    version_ihl: u8,
-    tos: u8,
-    total_length: u16,
-    identification: u16,
-    flags_offset: u16,
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
-impl Ipv4Header {
-    #[inline(always)]
-    fn header_len(&self) -> u32 {
-        ((self.version_ihl & 0x0f) as u32) * 4
-    }
-
-    #[inline(always)]
-    fn is_valid(&self) -> bool {
-        self.version_ihl >> 4 == 4
-            && self.header_len() >= 20
-            && u16::from_be(self.total_length) as u32 >= self.header_len()
-    }
-}
-
-/// The first four bytes of a transport header that has ports.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Ports {
-    source: u16,
-    destination: u16,
-}
-
-/// The ICMP header of a query.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct IcmpHeader {
-    kind: u8,
-    code: u8,
-    checksum: u16,
-    identifier: u16,
-    sequence: u16,
-}
+/// The VLAN's number in a tag (IEEE 802.1Q).
+const VLAN_ID: u32 = 0x0fff;
 
 /// A packet, as far as steering looks into it.
 #[derive(Clone, Copy)]
@@ -91,25 +25,34 @@ pub struct Packet {
     pub tuple: FlowKey4,
     /// The packet's own protocol, which for an ICMP error is not the tuple's.
     pub protocol: u8,
-    /// A TCP segment with SYN and without ACK: opens a connection.
-    pub opens: bool,
+    /// TCP flags; 0 for other protocols.
+    pub flags: u8,
     /// An ICMP error: it follows its flow and never makes one.
     pub is_error: bool,
     /// Where it stands in a fragmented datagram.
     pub fragment: Fragment,
     /// Valid where `fragment` is not `Whole`.
     pub datagram: FragmentKey4,
+    /// What it counts.
+    pub size: Size,
 }
 
-/// A packet's place in its datagram.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Fragment {
-    /// Not fragmented.
-    Whole,
-    /// Carries the transport header.
-    First,
-    /// Carries none.
-    Later,
+/// Packets on the wire, and their bytes without the link layer's. Half as wide as
+/// [`Traffic`](multiwans_common::Traffic): the stack is short.
+#[derive(Clone, Copy)]
+pub struct Size {
+    /// How many.
+    pub packets: u32,
+    /// How much.
+    pub bytes: u32,
+}
+
+impl Packet {
+    /// A TCP segment with SYN and without ACK: opens a connection.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
 }
 
 /// The packet's interface.
@@ -131,8 +74,9 @@ pub fn came_in_by(ctx: &TcContext) -> u32 {
 fn check(ctx: &TcContext) -> Result<(), Reason> {
     let skb = ctx.skb.skb;
     // SAFETY: as above.
-    let (protocol, tagged) = unsafe { ((*skb).protocol, (*skb).vlan_present) };
-    if tagged != 0 {
+    let (protocol, tagged, tci) = unsafe { ((*skb).protocol, (*skb).vlan_present, (*skb).vlan_tci) };
+    // A tag without a VLAN's number is a priority alone: the packet is this interface's.
+    if tagged != 0 && tci & VLAN_ID != 0 || protocol == ETH_P_8021Q_BE || protocol == ETH_P_8021AD_BE {
         // The VLAN's own interface sees it next, untagged; marking it here would steer it as this one's.
         return Err(Reason::VlanTagged);
     }
@@ -182,14 +126,8 @@ fn read(ctx: &TcContext) -> Result<Packet, Reason> {
     if !is_unicast(header.destination) {
         return Err(Reason::NotUnicast);
     }
-    let flags_offset = u16::from_be(header.flags_offset);
-    let fragment = if flags_offset & FRAGMENT_OFFSET != 0 {
-        Fragment::Later
-    } else if flags_offset & MORE_FRAGMENTS != 0 {
-        Fragment::First
-    } else {
-        Fragment::Whole
-    };
+    let (segments, total) = lengths(ctx, &header)?;
+    let fragment = header.fragment();
     let mut packet = Packet {
         tuple: FlowKey4 {
             source: header.source,
@@ -200,7 +138,7 @@ fn read(ctx: &TcContext) -> Result<Packet, Reason> {
             zero: [0; 3],
         },
         protocol: header.protocol,
-        opens: false,
+        flags: 0,
         is_error: false,
         fragment,
         datagram: FragmentKey4 {
@@ -210,81 +148,157 @@ fn read(ctx: &TcContext) -> Result<Packet, Reason> {
             protocol: header.protocol,
             zero: 0,
         },
+        size: Size { packets: 1, bytes: total },
     };
     if fragment == Fragment::Later {
         return Ok(packet);
     }
-    let transport = header.header_len();
-    if protocol::has_ports(header.protocol) {
-        let ports: Ports = load_or_pull(ctx, transport)?;
-        packet.tuple.source_port = ports.source;
-        packet.tuple.destination_port = ports.destination;
-        if header.protocol == protocol::TCP {
-            let flags: u8 = load_or_pull(ctx, transport + TCP_FLAGS_OFFSET)?;
-            packet.opens = flags & (TCP_SYN | TCP_ACK) == TCP_SYN;
-        }
-    } else if header.protocol == protocol::ICMP {
-        let icmp: IcmpHeader = load_or_pull(ctx, transport)?;
-        if is_icmp_error(icmp.kind) {
-            packet.is_error = true;
-            // The quoted packet travelled the other way; what its flow sends in this direction is the
-            // reverse of it.
-            packet.tuple = quoted(ctx, transport + ICMP_HEADER_LEN)?.reversed();
-        } else {
-            packet.tuple.source_port = icmp.identifier;
-        }
+    let offset = header.len();
+    let transport = transport(ctx, header.protocol, offset, true)?;
+    let headers = offset + transport.len;
+    // Options are no business of ours, be they as long as they say.
+    if offset + protocol::header_len(header.protocol) > total {
+        return Err(Reason::Malformed);
+    }
+    packet.tuple.source_port = transport.ports.source;
+    packet.tuple.destination_port = transport.ports.destination;
+    packet.flags = transport.flags;
+    if transport.is_error {
+        packet.is_error = true;
+        // The quoted packet travelled the other way; what its flow sends in this direction is the
+        // reverse of it.
+        packet.tuple = quoted(ctx, offset + IcmpHeader::LEN)?.reversed();
+    }
+    if segments.size != 0 {
+        packet.size = segments.size_on_wire(total, headers);
     }
     Ok(packet)
 }
 
-/// Destination unreachable, source quench, redirect, time exceeded, parameter problem: they quote the
-/// packet they are about. All others are queries with an identifier, or carry none (0 then).
-#[inline(always)]
-fn is_icmp_error(kind: u8) -> bool {
-    matches!(kind, 3 | 4 | 5 | 11 | 12)
+/// How a buffer is cut into packets for the wire. `size` 0: it is not.
+struct Segments {
+    count: u32,
+    size: u32,
 }
 
-/// The tuple of the packet an ICMP error quotes. Eight bytes of its transport header are there (RFC 792).
+impl Segments {
+    /// All packets have the headers; the buffer has them once.
+    #[inline(always)]
+    fn size_on_wire(&self, total: u32, headers: u32) -> Size {
+        // What a guest or a tunnel's program hands over is not counted yet (SKB_GSO_DODGY).
+        let count =
+            if self.count != 0 { self.count } else { total.saturating_sub(headers).div_ceil(self.size) };
+        let count = if count == 0 { 1 } else { count };
+        Size { packets: count, bytes: total + (count - 1) * headers }
+    }
+}
+
+/// How the buffer is cut, and the length of the IP packet in it; an error where that is less than its header
+/// or more than there is.
+#[inline(always)]
+fn lengths(ctx: &TcContext, header: &Ipv4Header) -> Result<(Segments, u32), Reason> {
+    // SAFETY: as above.
+    let (count, size) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).gso_size) };
+    let segments = Segments { count, size };
+    let total = header.total_len();
+    if total == 0 && size != 0 {
+        // More than the field can say (BIG TCP). The link-layer header is in this length, too: less than a
+        // fiftieth of a percent.
+        return Ok((segments, ctx.len()));
+    }
+    if total < header.len() {
+        return Err(Reason::Malformed);
+    }
+    // The last byte is in the linear part, or there is another part. Of such a buffer, the length with
+    // the link-layer header is compared; the kernel drops what lies by less than that.
+    if load::<u8>(ctx.skb.skb, total - 1).is_none() && (is_linear(ctx) || total > ctx.len()) {
+        return Err(Reason::Malformed);
+    }
+    Ok((segments, total))
+}
+
+#[inline(always)]
+fn is_linear(ctx: &TcContext) -> bool {
+    ctx.data_end() - ctx.data() >= ctx.len() as usize
+}
+
+/// Ports of protocols without.
+const NO_PORTS: Ports = Ports { source: 0, destination: 0 };
+
+/// What a transport header says.
+struct Transport {
+    ports: Ports,
+    flags: u8,
+    is_error: bool,
+    /// Its length in bytes as it says itself, or of its fixed part; 0 where we do not know the protocol.
+    len: u32,
+}
+
+/// Reads a transport header: whole, or, of a quoted packet, the eight bytes that are there (RFC 792).
+#[inline(always)]
+fn transport(ctx: &TcContext, number: u8, offset: u32, whole: bool) -> Result<Transport, Reason> {
+    let mut transport =
+        Transport { ports: NO_PORTS, flags: 0, is_error: false, len: protocol::header_len(number) };
+    if number == protocol::TCP && whole {
+        let header: TcpHeader = load_or_pull(ctx, offset)?;
+        transport.ports = header.ports;
+        transport.flags = header.flags;
+        transport.len = header.len();
+    } else if protocol::has_ports(number) {
+        transport.ports = load_or_pull(ctx, offset)?;
+    } else if number == protocol::ICMP {
+        let header: IcmpHeader = load_or_pull(ctx, offset)?;
+        transport.is_error = header.is_error();
+        if !transport.is_error {
+            transport.ports.source = header.identifier;
+        }
+    }
+    Ok(transport)
+}
+
+/// The tuple of the packet an ICMP error quotes.
 #[inline(always)]
 fn quoted(ctx: &TcContext, offset: u32) -> Result<FlowKey4, Reason> {
     let header: Ipv4Header = load_or_pull(ctx, offset)?;
-    if header.version_ihl >> 4 != 4 || header.header_len() < 20 {
+    if !header.is_valid() {
         return Err(Reason::Malformed);
     }
-    let mut tuple = FlowKey4 {
+    let ports = if header.fragment() == Fragment::Later {
+        NO_PORTS
+    } else {
+        transport(ctx, header.protocol, offset + header.len(), false)?.ports
+    };
+    Ok(FlowKey4 {
         source: header.source,
         destination: header.destination,
-        source_port: 0,
-        destination_port: 0,
+        source_port: ports.source,
+        destination_port: ports.destination,
         protocol: header.protocol,
         zero: [0; 3],
-    };
-    let transport = offset + header.header_len();
-    if u16::from_be(header.flags_offset) & FRAGMENT_OFFSET != 0 {
-        return Ok(tuple);
-    }
-    if protocol::has_ports(header.protocol) {
-        let ports: Ports = load_or_pull(ctx, transport)?;
-        tuple.source_port = ports.source;
-        tuple.destination_port = ports.destination;
-    } else if header.protocol == protocol::ICMP {
-        let icmp: IcmpHeader = load_or_pull(ctx, transport)?;
-        tuple.source_port = icmp.identifier;
-    }
-    Ok(tuple)
+    })
 }
 
-/// Just the tuple, for the log.
+/// Just addresses and ports, for the log.
 #[inline(always)]
-pub fn addresses(ctx: &TcContext) -> Result<FlowKey4, Reason> {
-    check(ctx)?;
-    Ok(read(ctx)?.tuple)
+pub fn addresses(ctx: &TcContext) -> Option<FlowKey4> {
+    check(ctx).ok()?;
+    let header: Ipv4Header = load(ctx.skb.skb, 0)?;
+    let has_ports = protocol::has_ports(header.protocol) && header.fragment() != Fragment::Later;
+    let ports = if has_ports { load(ctx.skb.skb, header.len())? } else { NO_PORTS };
+    Some(FlowKey4 {
+        source: header.source,
+        destination: header.destination,
+        source_port: ports.source,
+        destination_port: ports.destination,
+        protocol: header.protocol,
+        zero: [0; 3],
+    })
 }
 
 /// Reads at an offset from the network header, making the data linear first where it is not.
 #[inline(always)]
-fn load_or_pull<T: Copy>(ctx: &TcContext, offset: u32) -> Result<T, Reason> {
-    if let Some(value) = load(ctx, offset) {
+fn load_or_pull<T: Header>(ctx: &TcContext, offset: u32) -> Result<T, Reason> {
+    if let Some(value) = load(ctx.skb.skb, offset) {
         return Ok(value);
     }
     let length = ctx.len();
@@ -292,22 +306,5 @@ fn load_or_pull<T: Copy>(ctx: &TcContext, offset: u32) -> Result<T, Reason> {
     if ctx.pull_data(wanted).is_err() {
         return Err(Reason::Malformed);
     }
-    load(ctx, offset).ok_or(Reason::Malformed)
-}
-
-#[inline(always)]
-fn load<T: Copy>(ctx: &TcContext, offset: u32) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes `size_of::<T>()` bytes to `value` or fails; every `T` here is plain
-    // integers, valid for any bit pattern.
-    unsafe {
-        let result = bpf_skb_load_bytes_relative(
-            ctx.skb.skb.cast(),
-            offset,
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            BPF_HDR_START_NET,
-        );
-        if result == 0 { Some(value.assume_init()) } else { None }
-    }
+    load(ctx.skb.skb, offset).ok_or(Reason::Malformed)
 }

@@ -21,7 +21,7 @@ type Opaque<V> = [V; 1];
 /// A map inside [`MW_POLICIES`].
 type Inner = Array<Opaque<Line>, 1, FLAGS>;
 
-/// Which copy of each policy is in force. Key: [`PolicySet`]. Value: [`PolicySlot`]. Writer: the daemon.
+/// Which version of each policy is in force. Key: [`PolicySet`]. Value: [`PolicySlot`]. Writer: the daemon.
 /// Readers: steer, output.
 #[btf_map]
 static MW_SLOT: Array<PolicySlot, { PolicySet::COUNT }> = Array::new();
@@ -38,30 +38,39 @@ static MW_POLICIES: ArrayOfMaps<Inner, POLICY_PLACES> = ArrayOfMaps::new();
 /// One copy of a policy, for the time of one packet.
 #[derive(Clone, Copy)]
 pub struct Policy {
-    copy: PolicyCopy,
+    /// Where it stands.
+    pub place: Place,
+    /// The policy's number; filters of another one are others.
+    pub version: u32,
 }
+
+/// Where a copy of a policy stands.
+#[derive(Clone, Copy)]
+pub struct Place(PolicyCopy);
 
 impl Policy {
     /// The copy in force.
     #[inline(always)]
     pub fn in_force(set: PolicySet) -> Self {
-        let copy = match MW_SLOT.get(set as u32) {
-            Some(slot) => slot.active,
+        let version = match MW_SLOT.get(set as u32) {
+            Some(slot) => slot.version,
             None => 0,
         };
-        Self { copy: set.copy(copy) }
+        Self { place: Place(set.copy(version)), version }
     }
+}
 
-    /// Its filters; `None` before the daemon filled it, as below.
+impl Place {
+    /// The filters; `None` before the daemon filled it, as below.
     #[inline(always)]
     pub fn filters(self) -> Option<PolicyMap> {
-        MW_POLICIES.get(self.copy.filters()).map(PolicyMap)
+        MW_POLICIES.get(self.0.filters()).map(PolicyMap)
     }
 
     /// One of its dimensions.
     #[inline(always)]
     pub fn dimension(self, dimension: Dimension) -> Option<PolicyMap> {
-        MW_POLICIES.get(self.copy.dimension(dimension)).map(PolicyMap)
+        MW_POLICIES.get(self.0.dimension(dimension)).map(PolicyMap)
     }
 }
 

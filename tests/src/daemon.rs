@@ -152,13 +152,35 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self) -> Result<Status> {
+        Status::parse(&self.status_text()?)
+    }
+
+    /// Asks it the same, and gives the whole answer.
+    ///
+    /// # Errors
+    /// When it does not answer, or with something else than JSON.
+    pub fn status_json(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.status_text()?)?)
+    }
+
+    /// What one of its counters says: `["wans", "2", "out", "packets"]` of `datapath`.
+    ///
+    /// # Errors
+    /// When it does not answer, or has no such counter.
+    pub fn counter(&self, path: &[&str]) -> Result<u64> {
+        let status = self.status_json()?;
+        let found = path.iter().fold(&status["datapath"], |value, key| &value[*key]);
+        found.as_u64().with_context(|| format!("no counter {path:?} in {}", status["datapath"]))
+    }
+
+    fn status_text(&self) -> Result<String> {
         let socket = self.control_socket();
         let socket = socket.to_str().context("a path that is not text")?;
         let output = Command::new(binary()?).args(["status", "--json", "--socket", socket]).output()?;
         if !output.status.success() && output.stdout.is_empty() {
             bail!("status: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
-        Status::parse(&String::from_utf8_lossy(&output.stdout))
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Writes another text into its configuration file, and tells nobody.

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod netns;
 pub mod observer;
 pub mod portless;
+pub mod raw;
 mod residue;
 pub mod router_files;
 pub mod session;

@@ -1,5 +1,8 @@
 //! `multiwans status`: what a running daemon says of its links.
 
+#[path = "status_traffic.rs"]
+mod traffic;
+
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -32,7 +35,7 @@ fn answer(socket: &Path, json: bool) -> Result<String, String> {
     })?;
     // A clock before 1970 makes every duration 0.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(table(&status, now))
+    Ok(table(&status, now) + &traffic::summary(&status, &answer["datapath"]))
 }
 
 /// A reader that has seen enough (`| head`) is no error.

@@ -8,8 +8,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::model::{
-    Alerts, Company, Config, Daemon, Dns, Email, Filter, Hooks, Login, PasswordSource, Ping, Probe, Target,
-    Wan,
+    Alerts, Company, Config, Daemon, Dns, Email, Filter, Flows, Hooks, Login, PasswordSource, Ping, Probe,
+    Target, Wan,
 };
 use crate::types::WanMark;
 
@@ -31,9 +31,10 @@ impl Difference {
     /// What `new` changes of `old`.
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut this = Self::default();
-        let Config { company, daemon, alerts, ping, probe, dns, hooks, localnets, email, wans } = old;
+        let Config { company, daemon, flows, alerts, ping, probe, dns, hooks, localnets, email, wans } = old;
         this.company(company, &new.company);
         this.daemon(daemon, &new.daemon);
+        this.flows(flows, &new.flows);
         this.alerts(alerts, &new.alerts);
         this.ping(ping, &new.ping);
         this.probe(probe, &new.probe);
@@ -72,6 +73,11 @@ impl Difference {
         self.at_restart("daemon.controlSocket", control_socket.display(), new.control_socket.display());
         self.at_restart("daemon.markMask", mark_mask, new.mark_mask);
         self.at_restart("daemon.rulePriority", rule_priority, new.rule_priority);
+    }
+
+    fn flows(&mut self, old: &Flows, new: &Flows) {
+        let Flows { max } = old;
+        self.at_restart("flows.max", max, new.max);
     }
 
     fn alerts(&mut self, old: &Alerts, new: &Alerts) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::model::{Alerts, Company, Daemon, Dns, Hooks, LogLevel, Ping, Probe};
+use super::model::{Alerts, Company, Daemon, Dns, Flows, Hooks, LogLevel, Ping, Probe};
 use super::net;
 use super::problem::Report;
 use super::scalar::{
@@ -18,6 +18,7 @@ use crate::types::MarkMask;
 const COMPANY_KEYS: &[&str] = &["name", "department", "site"];
 const DAEMON_KEYS: &[&str] =
     &["runInterval", "statusFile", "controlSocket", "markMask", "rulePriority", "logLevel"];
+const FLOWS_KEYS: &[&str] = &["max"];
 const ALERTS_KEYS: &[&str] = &["max", "interval"];
 const PING_KEYS: &[&str] = &["count", "timeout", "targets"];
 const PROBE_KEYS: &[&str] = &["interval"];
@@ -33,6 +34,10 @@ const DEFAULT_HOOKS_DIR: &str = "scripts";
 const DEFAULT_RULE_PRIORITY: u32 = 30_000;
 /// Our rules take 100 priorities, all below the kernel's own rule for the main table at 32766.
 const MAX_RULE_PRIORITY: u32 = 32_766 - 100 - 1;
+
+/// What an office or a school with some hundred people has at once, ten times over; 24 MiB of the kernel's
+/// memory.
+const DEFAULT_FLOWS: u32 = 262_144;
 
 /// The seed's list: what is never reached through a WAN.
 const DEFAULT_LOCALNETS: [Ipv4Net; 10] = [
@@ -52,6 +57,7 @@ const DEFAULT_LOCALNETS: [Ipv4Net; 10] = [
 pub(super) struct General {
     pub(super) company: Company,
     pub(super) daemon: Daemon,
+    pub(super) flows: Flows,
     pub(super) alerts: Alerts,
     pub(super) ping: Ping,
     pub(super) probe: Probe,
@@ -71,6 +77,7 @@ pub(super) fn read(root: &Section<'_>, report: &mut Report) -> General {
     General {
         company: company(root, report),
         daemon: daemon(root, report),
+        flows: flows(root, report),
         alerts: alerts(root, report),
         ping,
         probe: probe(root, report),
@@ -114,6 +121,11 @@ fn daemon(root: &Section<'_>, report: &mut Report) -> Daemon {
         report.error(found.at, &found.path, format_args!("statusFile and controlSocket must be two files"));
     }
     daemon
+}
+
+fn flows(root: &Section<'_>, report: &mut Report) -> Flows {
+    let flows = root.section("flows", FLOWS_KEYS, report);
+    Flows { max: flows.with_default("max", integer(1_024..=4_194_304), DEFAULT_FLOWS, report) }
 }
 
 fn alerts(root: &Section<'_>, report: &mut Report) -> Alerts {

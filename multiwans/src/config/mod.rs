@@ -54,7 +54,7 @@ pub struct Parsed {
 }
 
 const KEYS: &[&str] =
-    &["company", "daemon", "alerts", "ping", "probe", "dns", "hooks", "localnets", "email", "WANS"];
+    &["company", "daemon", "flows", "alerts", "ping", "probe", "dns", "hooks", "localnets", "email", "WANS"];
 
 /// Reads and validates the text of a configuration file.
 ///
@@ -99,6 +99,7 @@ fn read(text: &str, report: &mut Report) -> Option<Config> {
     Some(Config {
         company: general.company,
         daemon: general.daemon,
+        flows: general.flows,
         alerts: general.alerts,
         ping: general.ping,
         probe: general.probe,

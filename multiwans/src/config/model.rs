@@ -18,6 +18,8 @@ pub struct Config {
     pub company: Company,
     /// `daemon`.
     pub daemon: Daemon,
+    /// `flows`
+    pub flows: Flows,
     /// `alerts`: how often mails about the same trouble are sent.
     pub alerts: Alerts,
     /// `ping`: how links are judged.
@@ -62,6 +64,13 @@ pub struct Daemon {
     pub log_level: LogLevel,
     /// `daemon.rulePriority`: first priority of our 100 `ip rule` priorities (new key, default 30000).
     pub rule_priority: u32,
+}
+
+/// `flows` (new section).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flows {
+    /// Flows that the table holds, 1 024 to 4 194 304.
+    pub max: u32,
 }
 
 /// `daemon.logLevel`, from the least to the most.

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::datapath_status::{self, FilterCounts};
 use super::reload::Configuration;
 use super::{bring_up, sessions};
 use crate::config::Config;
-use crate::datapath::{Attachment, Datapath};
+use crate::datapath::{Attachment, Datapath, FlowThread};
 use crate::engine::{
     Binding, Command, CommandId, Disturbance, Event, MoveFlows, Numbered, Revision, Role, Round, Routes,
     Steering,
@@ -54,9 +55,11 @@ pub(super) struct Undone {
 pub(super) struct Executor {
     config: Arc<Config>,
     datapath: Datapath,
+    flows: FlowThread,
     kernel: Kernel,
     /// Filters to be put in force; `None`: they are.
     filters: Option<(Revision, Policies)>,
+    filter_counts: FilterCounts,
     /// `None`: this kernel could not be asked; said once at start.
     conntrack: Option<Conntrack>,
     status_file: StatusFile,
@@ -76,18 +79,22 @@ impl Executor {
     pub(super) fn new(
         config: Arc<Config>,
         datapath: Datapath,
+        flows: FlowThread,
         kernel: Kernel,
         conntrack: Option<Conntrack>,
         rounds: mpsc::Sender<Round>,
     ) -> Self {
+        let filter_counts = FilterCounts::new(&config);
         let status_file = StatusFile::new(&config.daemon.status_file);
         let hooks = Hooks::new(&config.hooks.dir, config.hooks.timeout);
         let names = config.wans.iter().map(|wan| (wan.mark, Names::new(wan, &config.dns))).collect();
         Self {
             config,
             datapath,
+            flows,
             kernel,
             filters: None,
+            filter_counts,
             conntrack,
             status_file,
             hooks,
@@ -210,7 +217,8 @@ impl Executor {
         };
         self.datapath.install_both(policies).map_err(|error| error.to_string())?;
         self.filters = None;
-        Ok(())
+        let counted = self.filter_counts.replaced(&mut self.datapath, &self.config);
+        counted.map_err(|error| error.to_string())
     }
 
     async fn attach(
@@ -340,18 +348,20 @@ impl Executor {
         self.probers.insert(wan, Prober::spawn_following(wan, binding, targets, timing, self.rounds.clone()));
     }
 
-    fn describe(&self) -> Value {
+    fn describe(&mut self) -> Value {
         let attachment = match self.datapath.attachment() {
             Attachment::Tcx => "tcx",
             Attachment::Clsact => "clsact",
         };
-        match self.datapath.reasons() {
-            Ok(reasons) => {
-                let packets: serde_json::Map<String, Value> = reasons
-                    .iter()
-                    .map(|(reason, count)| (reason.as_str().to_owned(), json!(count)))
-                    .collect();
-                json!({ "attachment": attachment, "packets": packets })
+        match datapath_status::describe(
+            &mut self.datapath,
+            &self.config,
+            &self.filter_counts,
+            &self.flows.report(),
+        ) {
+            Ok(mut fields) => {
+                fields.insert("attachment".to_owned(), json!(attachment));
+                Value::Object(fields)
             }
             Err(error) => json!({ "attachment": attachment, "error": error.to_string() }),
         }

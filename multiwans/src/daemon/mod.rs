@@ -10,6 +10,7 @@
 
 mod bring_up;
 mod clock;
+mod datapath_status;
 mod decisions;
 mod driver;
 mod executor;
@@ -32,7 +33,7 @@ use tokio::task::LocalSet;
 
 use crate::config::Config;
 use crate::control::Server;
-use crate::datapath::{Attachment, Datapath, LoadOptions};
+use crate::datapath::{Attachment, Datapath, FlowThread, LoadOptions};
 use crate::engine::Engine;
 use crate::engine::alerts::Entry;
 use crate::net::conntrack::Conntrack;
@@ -106,6 +107,9 @@ async fn serve(config: Config, options: Options, source: Arc<dyn Source>) -> any
         tokio::task::spawn_local(specific::follow(routes, map));
     }
     announce(datapath.attachment());
+    let keeper = datapath.flow_keeper()?;
+    tracing::info!("the flow table holds {} flows in {} KiB", keeper.max(), keeper.bytes() / 1024);
+    let flows = FlowThread::start(keeper)?;
     if options.log_decisions {
         tokio::task::spawn_local(decisions::follow(datapath.decisions()?));
     }
@@ -116,7 +120,7 @@ async fn serve(config: Config, options: Options, source: Arc<dyn Source>) -> any
     let (orders, orders_rx) = mpsc::unbounded_channel();
     let (results_tx, results) = mpsc::unbounded_channel();
     let control = tokio::task::spawn_local(server.serve(calls_tx));
-    let executor = Executor::new(Arc::clone(&config), datapath, kernel, conntrack, rounds_tx);
+    let executor = Executor::new(Arc::clone(&config), datapath, flows, kernel, conntrack, rounds_tx);
     let executor = tokio::task::spawn_local(executor.run(orders_rx, results_tx));
     let driver = Driver {
         engine: Engine::new(&config),

@@ -18,13 +18,21 @@ pub(super) fn seeds(config: &Config, entries: &[Entry]) -> Vec<SeedFlow> {
     entries
         .iter()
         .filter_map(|entry| {
+            let flow = |tuple, wan, inbound| SeedFlow {
+                tuple: seen_inside(tuple),
+                wan,
+                // TCP: the handshake was complete; UDP: it went on for a while.
+                lasts: entry.assured,
+                inbound,
+                left: entry.left,
+            };
             // The router's own sessions pass no inside interface.
             let outbound = entry.source_nat.then(|| wan_at(entry.reply.destination)).flatten();
             if let Some(wan) = outbound {
-                return Some(SeedFlow { tuple: seen_inside(&entry.original), wan });
+                return Some(flow(&entry.original, wan, false));
             }
             let inbound = entry.destination_nat.then(|| wan_at(entry.original.destination)).flatten()?;
-            Some(SeedFlow { tuple: seen_inside(&entry.reply), wan: inbound })
+            Some(flow(&entry.reply, inbound, true))
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::datapath::SpecificMap;
-use crate::net::SpecificRoutes;
+use crate::net::{Destinations, SpecificRoutes};
 
 /// Of a router whose routes never rest, reading them may take a fifth of the time: the rest is four times as long. A
 /// full set takes some 20 ms.
@@ -18,7 +18,9 @@ pub(super) async fn follow(mut routes: SpecificRoutes, mut map: SpecificMap) {
     loop {
         let begin = Instant::now();
         let result = match routes.read(SpecificMap::CAPACITY).await {
-            Ok(destinations) => map.replace(destinations).map_err(|error| error.to_string()),
+            Ok(Destinations { own, specific }) => {
+                map.replace_own(own).and_then(|()| map.replace(specific)).map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match result {

@@ -95,6 +95,15 @@ pub enum DatapathError {
         #[source]
         source: std::io::Error,
     },
+    /// The kernel does not tell how many CPUs there may be.
+    #[error("the number of CPUs cannot be had: {0}")]
+    Cpus(#[source] std::io::Error),
+    /// The flow table could not be walked through.
+    #[error("the flow table cannot be walked through: {0}")]
+    Walk(#[source] std::io::Error),
+    /// There is no thread to look after the flow table.
+    #[error("the flow table's thread cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// The log of the programs could not be read.
     #[error("the programs' log cannot be read: {0}")]
     Log(#[from] aya_log::Error),

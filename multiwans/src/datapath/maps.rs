@@ -16,9 +16,15 @@ pub(super) const INTERFACES: &str = "MW_INTERFACES";
 pub(super) const FLOWS: &str = "MW_FLOWS";
 /// Where the main table has routes of its own to (`specific.rs`).
 pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
-/// Counters by reason (`counters.rs`).
+/// The router's own addresses (`specific.rs`).
+pub(super) const OWN: &str = "MW_OWN";
+/// Counters by program and reason (`counters.rs`).
 pub(super) const REASONS: &str = "MW_REASONS";
-/// Which copy of the policy is in force (`policy.rs`).
+/// Counters by WAN and direction.
+pub(super) const WAN_TRAFFIC: &str = "MW_WAN_TRAFFIC";
+/// Counters by filter.
+pub(super) const FILTER_TRAFFIC: &str = "MW_FILTER_TRAFFIC";
+/// Which version of the policy is in force (`policy.rs`).
 pub(super) const SLOT: &str = "MW_SLOT";
 /// The policies.
 pub(super) const POLICIES: &str = "MW_POLICIES";

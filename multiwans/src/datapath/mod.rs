@@ -6,6 +6,7 @@
 mod attach;
 mod cgroup;
 mod clsact;
+mod counters;
 mod error;
 mod flows;
 mod held;
@@ -22,12 +23,13 @@ use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use multiwans_common::{PolicySet, Reason};
+use multiwans_common::{Direction, PolicySet, Program as Counting, Reason, Traffic};
 
 pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
+pub use counters::Version;
 pub use error::DatapathError;
-pub use flows::SeedFlow;
+pub use flows::{Census, Family, FlowKeeper, FlowReport, FlowThread, SeedFlow, Swept};
 pub use policy_maps::{InForce, Written};
 pub use specific::SpecificMap;
 
@@ -78,6 +80,7 @@ impl Datapath {
             .override_global("MARK_SHIFT", &mask.shift(), true)
             .override_global("NETNS_COOKIE", &netns_cookie()?, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .map_max_entries(maps::FLOWS, config.flows.max)
             .load(object)?;
         for program in attach::PROGRAMS {
             attach::classifier(&mut ebpf, program)?
@@ -200,16 +203,27 @@ impl Datapath {
         flows::seed(&mut self.ebpf, flows, |mark: WanMark| links.generation(mark))
     }
 
-    /// Packets by reason since the start, all CPUs together.
-    pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, DatapathError> {
-        let map = maps::per_cpu_array::<u64>(&self.ebpf, maps::REASONS)?;
-        Reason::ALL
-            .iter()
-            .map(|reason| {
-                let counts = map.get(&(*reason as u32), 0).map_err(DatapathError::map(maps::REASONS))?;
-                Ok((*reason, counts.iter().sum()))
-            })
-            .collect()
+    /// What keeps the flow table in order.
+    ///
+    /// # Errors
+    /// The kernel refuses another handle of the table, or does not tell its memory.
+    pub fn flow_keeper(&self) -> Result<FlowKeeper, DatapathError> {
+        FlowKeeper::new(&self.ebpf)
+    }
+
+    /// What a program did and why since the start, all CPUs together.
+    pub fn reasons(&self, program: Counting) -> Result<Vec<(Reason, Traffic)>, DatapathError> {
+        counters::reasons(&self.ebpf, program)
+    }
+
+    /// What came in by a WAN and was marked so, or was steered to it, since the start.
+    pub fn wan_traffic(&self, wan: WanMark, direction: Direction) -> Result<Traffic, DatapathError> {
+        counters::wan(&self.ebpf, wan, direction)
+    }
+
+    /// What the first `count` filters for forwarded traffic took while their policy was in force.
+    pub fn filter_traffic(&mut self, version: Version, count: u32) -> Result<Vec<Traffic>, DatapathError> {
+        counters::filters(&mut self.ebpf, version, count)
     }
 
     /// The programs' log: a logger to be flushed whenever its file descriptor is readable.

@@ -12,7 +12,7 @@ use multiwans_common::dimension::Dimension;
 use multiwans_common::{PolicyCopy, PolicySet, PolicySlot};
 
 use super::inner::{self, Content, Inner};
-use super::{DatapathError, maps};
+use super::{DatapathError, counters, maps};
 use crate::policy::{Compiled, Tuple, first_match};
 use crate::types::WanMark;
 
@@ -37,7 +37,8 @@ pub(super) struct PolicyMaps {
 /// The two copies of a policy.
 #[derive(Default)]
 struct Copies {
-    active: u32,
+    /// The policy's number; the lowest bit says which copy is in force.
+    version: u32,
     copies: [Placed; 2],
 }
 
@@ -74,24 +75,25 @@ impl PolicyMaps {
         let mut written = Written::default();
         let mut wanted = Vec::with_capacity(policies.len());
         for &(set, policy) in policies {
-            let Copies { active, copies } = &self.sets[set as usize];
-            wanted.push((set, Placed::new(policy, &copies[*active as usize], &mut written)?));
-        }
-        if written.maps == 0 {
-            return Ok(written);
+            let Copies { version, copies } = &self.sets[set as usize];
+            wanted.push((set, Placed::new(policy, &copies[(*version & 1) as usize], &mut written)?));
+            if set == PolicySet::Forwarding {
+                counters::clear_filters(ebpf, version.wrapping_add(1), policy.filters.count())?;
+            }
         }
         self.put(ebpf, &wanted)?;
         let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
+        // Also where nothing was written: filters may have other names, and count anew.
         for (set, _) in &wanted {
-            let active = &mut self.sets[*set as usize].active;
-            let other = PolicySlot { active: *active ^ 1 };
-            slot.set(*set as u32, other, 0).map_err(DatapathError::map(maps::SLOT))?;
-            *active = other.active;
+            let version = &mut self.sets[*set as usize].version;
+            let next = version.wrapping_add(1);
+            slot.set(*set as u32, PolicySlot { version: next }, 0).map_err(DatapathError::map(maps::SLOT))?;
+            *version = next;
         }
         // A packet that read the slot before that write may still be on its way through the old copy. Writing
         // into a map of maps waits for it, even where it changes nothing.
         if let Some((set, Placed([Some(filters), ..]))) = wanted.first() {
-            let place = set.copy(self.sets[*set as usize].active).filters();
+            let place = set.copy(self.sets[*set as usize].version).filters();
             inner::put(ebpf, maps::POLICIES, &[(place, filters)])?;
         }
         // So that what only the old ones had is released now, and of the next only the changes are put.
@@ -101,8 +103,8 @@ impl PolicyMaps {
 
     /// A policy in force, read from the kernel's own memory: a copy of it would take as much again.
     pub(super) fn in_force(&self, set: PolicySet) -> Result<InForce, DatapathError> {
-        let Copies { active, copies } = &self.sets[set as usize];
-        let Placed([filters, dimensions @ ..]) = &copies[*active as usize];
+        let Copies { version, copies } = &self.sets[set as usize];
+        let Placed([filters, dimensions @ ..]) = &copies[(*version & 1) as usize];
         let content = |map: &Option<Arc<Inner>>| {
             let map = map.as_ref().ok_or(DatapathError::Missing(maps::POLICIES))?;
             map.content().map_err(DatapathError::memory(maps::POLICIES))
@@ -117,18 +119,19 @@ impl PolicyMaps {
     fn put(&mut self, ebpf: &mut Ebpf, wanted: &[(PolicySet, Placed)]) -> Result<(), DatapathError> {
         let mut changes = Vec::new();
         for (set, wanted) in wanted {
-            let Copies { active, copies } = &mut self.sets[*set as usize];
-            let copy = *active ^ 1;
-            changes.extend(copies[copy as usize].changes(wanted, set.copy(copy)));
+            let Copies { version, copies } = &mut self.sets[*set as usize];
+            let aside = *version ^ 1;
+            let copy = &mut copies[(aside & 1) as usize];
+            changes.extend(copy.changes(wanted, set.copy(aside)));
             // Until all of it is done nobody knows what is where.
-            copies[copy as usize] = Placed::default();
+            *copy = Placed::default();
         }
         if !changes.is_empty() {
             inner::put(ebpf, maps::POLICIES, &changes)?;
         }
         for (set, wanted) in wanted {
-            let Copies { active, copies } = &mut self.sets[*set as usize];
-            copies[(*active ^ 1) as usize] = wanted.clone();
+            let Copies { version, copies } = &mut self.sets[*set as usize];
+            copies[((*version ^ 1) & 1) as usize] = wanted.clone();
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ pub use output_rules::OutputRule;
 pub use reconcile::{Change, Kernel, Paths};
 pub use routes::Via;
 pub use rules::{Rule, Selector};
-pub use specific::SpecificRoutes;
+pub use specific::{Destinations, SpecificRoutes};
 
 /// The `rtm_protocol` of our routes and rules: how they are told from everybody else's.
 ///

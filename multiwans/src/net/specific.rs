@@ -23,6 +23,15 @@ use crate::types::TableId;
 /// `RT_TABLE_LOCAL`: the router's own addresses.
 const LOCAL: TableId = TableId(255);
 
+/// Where the kernel routes to without asking our rules for marks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Destinations {
+    /// The router's own addresses, and the broadcast addresses of its networks.
+    pub own: BTreeSet<Ipv4Addr>,
+    /// All destinations, these among them; `None`: too many.
+    pub specific: Option<BTreeSet<Ipv4Net>>,
+}
+
 /// Bytes of notifications the kernel keeps for us. None is looked at, so few will do.
 const DATAGRAM: usize = 1 << 15;
 
@@ -46,8 +55,8 @@ impl SpecificRoutes {
         Ok(Self { events, rtnl, rule_priority, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Reads them all; `None` where there are more than `limit`.
-    pub async fn read(&mut self, limit: usize) -> Result<Option<BTreeSet<Ipv4Net>>, Error> {
+    /// Reads them all; of `specific`, `None` where there are more than `limit`.
+    pub async fn read(&mut self, limit: usize) -> Result<Destinations, Error> {
         let refused = |e| Error::refused("list the specific routes", e);
         let mut query = RuleMessage::default();
         query.header.family = AddressFamily::Inet;
@@ -65,17 +74,24 @@ impl SpecificRoutes {
             }
         }
         tables.retain(|(table, whole)| !(*whole && (*table == LOCAL || *table == TableId::MAIN)));
-        for (table, whole) in tables {
+        let mut own = BTreeSet::new();
+        // First, so that it is known however many routes the others have.
+        let (local, others): (Vec<_>, Vec<_>) = tables.into_iter().partition(|(table, _)| *table == LOCAL);
+        for (table, whole) in local.into_iter().chain(others) {
             // One more than the limit, so that too many are told from just enough.
             let routes = first_leaf::dump_while(table, |count, _| count <= limit).map_err(refused)?;
+            if table == LOCAL {
+                let hosts = routes.iter().filter_map(destination).filter(|net| net.prefix_len() == 32);
+                own.extend(hosts.map(|net| net.addr()));
+            }
             found.extend(routes.iter().filter_map(destination).filter(|net| whole || net.prefix_len() > 0));
             // Of equal destinations (several metrics) one counts; that they hide the end of a long table
             // is possible, hence the routes are counted, not the destinations.
             if routes.len() > limit || found.len() > limit {
-                return Ok(None);
+                return Ok(Destinations { own, specific: None });
             }
         }
-        Ok(Some(found))
+        Ok(Destinations { own, specific: Some(found) })
     }
 
     /// Waits for a change since the last call. A burst is told once.

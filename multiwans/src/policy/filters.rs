@@ -13,6 +13,7 @@ use super::dimension::Dimension;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filters {
     lines: Vec<Line>,
+    count: usize,
 }
 
 /// What of a filter is laid out here.
@@ -68,7 +69,12 @@ impl Filters {
             let line = first_filter as usize + number / LINE_FILTERS as usize;
             lines[line].0[number % LINE_FILTERS as usize] = stored.word();
         }
-        Self { lines }
+        Self { lines, count: entries.len() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// The lines.

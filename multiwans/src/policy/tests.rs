@@ -24,6 +24,7 @@ fn config(wans: Vec<Wan>, localnets: Vec<Ipv4Net>) -> Config {
             log_level: LogLevel::default(),
             rule_priority: 30_000,
         },
+        flows: Flows { max: 4_096 },
         alerts: Alerts { max: 2, interval: Duration::from_secs(1800) },
         ping: Ping { count: 1, timeout: Duration::from_secs(3), targets: Vec::new() },
         probe: Probe { interval: Duration::from_secs(1) },

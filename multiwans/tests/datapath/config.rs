@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use multiwans::config::{
-    Alerts, Chain, Company, Config, Daemon, Dns, Filter, Hooks, LogLevel, Ping, PortRange, Probe, Protocol,
-    Wan,
+    Alerts, Chain, Company, Config, Daemon, Dns, Filter, Flows, Hooks, LogLevel, Ping, PortRange, Probe,
+    Protocol, Wan,
 };
 use multiwans::datapath::{Datapath, LoadOptions, Program};
 use multiwans::engine::command::Steering;
 use multiwans::policy::Policies;
 use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
-use multiwans_common::Reason;
+use multiwans_common::{Program as Counting, Reason, Traffic};
 
 use crate::frame::{CONTEXT_LEN, Context};
 
@@ -72,6 +72,7 @@ pub(crate) fn config(mask: MarkMask, localnets: &[&str], filters: Vec<Vec<Filter
             log_level: LogLevel::default(),
             rule_priority: 30_000,
         },
+        flows: Flows { max: 4_096 },
         alerts: Alerts { max: 2, interval: Duration::from_secs(1800) },
         ping: Ping { count: 1, timeout: Duration::from_secs(3), targets: Vec::new() },
         probe: Probe { interval: Duration::from_secs(1) },
@@ -115,19 +116,37 @@ impl Kernel {
     }
 
     pub(crate) fn run(&mut self, program: Program, frame: &[u8], context: Context) -> Verdict {
-        let before = self.datapath.reasons().unwrap();
+        self.run_counted(program, frame, context).0
+    }
+
+    /// The same, and what was counted for the reason.
+    pub(crate) fn run_counted(
+        &mut self,
+        program: Program,
+        frame: &[u8],
+        context: Context,
+    ) -> (Verdict, Traffic) {
+        let counting = match program {
+            Program::Steer => Counting::Steer,
+            Program::Wan => Counting::Wan,
+            Program::Learn => Counting::Learn,
+        };
+        let before = self.datapath.reasons(counting).unwrap();
         let mut out = [0; CONTEXT_LEN];
         let (verdict, _) = self.datapath.test_run(program, frame, &context.bytes(), &mut out).unwrap();
         assert_eq!(verdict, UNSPEC, "others' programs must still run");
-        let after = self.datapath.reasons().unwrap();
-        let counted: Vec<Reason> = before
+        let after = self.datapath.reasons(counting).unwrap();
+        let counted: Vec<(Reason, Traffic)> = before
             .iter()
             .zip(&after)
-            .flat_map(|((reason, before), (_, after))| {
-                std::iter::repeat_n(*reason, usize::try_from(after - before).unwrap())
-            })
+            .filter(|(before, after)| before != after)
+            .map(|((reason, before), (_, after))| (*reason, difference(*before, *after)))
             .collect();
         assert_eq!(counted.len(), 1, "each packet is counted once: {counted:?}");
-        Verdict { mark: Context::mark_of(&out), reason: counted[0] }
+        (Verdict { mark: Context::mark_of(&out), reason: counted[0].0 }, counted[0].1)
     }
+}
+
+pub(crate) fn difference(before: Traffic, after: Traffic) -> Traffic {
+    Traffic { packets: after.packets - before.packets, bytes: after.bytes - before.bytes }
 }

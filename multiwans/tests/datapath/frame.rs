@@ -95,20 +95,32 @@ pub(crate) struct Context {
     pub(crate) mark: u32,
     pub(crate) ingress_ifindex: u32,
     pub(crate) ifindex: u32,
+    /// A buffer of so many packets, …
+    pub(crate) gso_segs: u32,
+    /// … of so many bytes each, headers not among them.
+    pub(crate) gso_size: u32,
 }
 
 const MARK: usize = 8;
 const INGRESS_IFINDEX: usize = 36;
 const IFINDEX: usize = 40;
+const GSO_SEGS: usize = 164;
+const GSO_SIZE: usize = 176;
 /// `sizeof(struct __sk_buff)`.
 pub(crate) const CONTEXT_LEN: usize = 192;
 
 impl Context {
     pub(crate) fn bytes(self) -> [u8; CONTEXT_LEN] {
         let mut bytes = [0; CONTEXT_LEN];
-        bytes[MARK..MARK + 4].copy_from_slice(&self.mark.to_ne_bytes());
-        bytes[INGRESS_IFINDEX..INGRESS_IFINDEX + 4].copy_from_slice(&self.ingress_ifindex.to_ne_bytes());
-        bytes[IFINDEX..IFINDEX + 4].copy_from_slice(&self.ifindex.to_ne_bytes());
+        for (place, value) in [
+            (MARK, self.mark),
+            (INGRESS_IFINDEX, self.ingress_ifindex),
+            (IFINDEX, self.ifindex),
+            (GSO_SEGS, self.gso_segs),
+            (GSO_SIZE, self.gso_size),
+        ] {
+            bytes[place..place + 4].copy_from_slice(&value.to_ne_bytes());
+        }
         bytes
     }
 

@@ -5,7 +5,9 @@
 
 mod attach;
 mod config;
+mod flows;
 mod frame;
+mod hard;
 #[path = "../support/policies.rs"]
 mod policies;
 mod random;

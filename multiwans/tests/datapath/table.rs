@@ -12,12 +12,12 @@ use multiwans_common::{PolicySet, Reason};
 use crate::config::{Kernel, Verdict, config, filter, mark, port};
 use crate::frame::{Context, Packet, ethernet};
 
-const CLIENT: &str = "192.168.50.2";
-const HOST: &str = "203.0.113.10";
-const SYN: u8 = 0x02;
-const SYN_ACK: u8 = 0x12;
-const ACK: u8 = 0x10;
-const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const CLIENT: &str = "192.168.50.2";
+pub(crate) const HOST: &str = "203.0.113.10";
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const SYN_ACK: u8 = 0x12;
+pub(crate) const ACK: u8 = 0x10;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// Two WANs; tcp/80 and a port range go to WAN2.
 fn two_wans() -> Vec<Vec<Filter>> {
@@ -26,22 +26,22 @@ fn two_wans() -> Vec<Vec<Filter>> {
     vec![vec![], vec![web]]
 }
 
-fn kernel() -> Kernel {
+pub(crate) fn kernel() -> Kernel {
     let mut kernel = Kernel::load(&config(MarkMask::default(), &["192.168.0.0/16"], two_wans()));
     kernel.steer(Some(1), &[1, 2]);
     kernel
 }
 
-fn steer(kernel: &mut Kernel, packet: &Packet) -> Verdict {
+pub(crate) fn steer(kernel: &mut Kernel, packet: &Packet) -> Verdict {
     kernel.run(Program::Steer, &packet.frame(), Context::default())
 }
 
-fn verdict(mark: u32, reason: Reason) -> Verdict {
+pub(crate) fn verdict(mark: u32, reason: Reason) -> Verdict {
     Verdict { mark, reason }
 }
 
 /// An answer that came in by WAN `number` and leaves to the inside.
-fn answer(kernel: &mut Kernel, number: u8, packet: &Packet) -> Verdict {
+pub(crate) fn answer(kernel: &mut Kernel, number: u8, packet: &Packet) -> Verdict {
     place_wans(kernel);
     let context =
         Context { mark: u32::from(number), ingress_ifindex: 100 + u32::from(number), ..Context::default() };
@@ -49,7 +49,7 @@ fn answer(kernel: &mut Kernel, number: u8, packet: &Packet) -> Verdict {
 }
 
 /// Tells the programs the WANs' interface numbers. Attaching fails, for there are no such interfaces.
-fn place_wans(kernel: &mut Kernel) {
+pub(crate) fn place_wans(kernel: &mut Kernel) {
     let roles = [1u8, 2]
         .map(|number| {
             let name = multiwans::types::IfName::new(&format!("mwnone{number}")).unwrap();
@@ -127,7 +127,7 @@ fn an_answer_keeps_its_flow_on_its_wan() {
     let back = Packet::tcp(CLIENT, 8080, HOST, 5555, SYN_ACK);
     assert_eq!(steer(kernel, &back), verdict(1, Reason::Default));
     let request = Packet::tcp(HOST, 5555, CLIENT, 8080, SYN);
-    assert_eq!(answer(kernel, 2, &request), verdict(2, Reason::Learned));
+    assert_eq!(answer(kernel, 2, &request), verdict(2, Reason::FlowMade));
     assert_eq!(steer(kernel, &back), verdict(2, Reason::Flow));
     // Only this flow.
     assert_eq!(steer(kernel, &Packet::tcp(CLIENT, 8080, HOST, 5556, SYN_ACK)), verdict(1, Reason::Default));
@@ -184,14 +184,20 @@ fn seeded_flows_stay_where_they_were() {
         source_port: 4000,
         destination_port: 22,
     };
-    assert_eq!(kernel.datapath.seed(&[SeedFlow { tuple, wan: mark(2) }]).unwrap(), 1);
+    assert_eq!(
+        kernel
+            .datapath
+            .seed(&[SeedFlow { tuple, wan: mark(2), lasts: true, inbound: false, left: None }])
+            .unwrap(),
+        1
+    );
     assert_eq!(steer(kernel, &Packet::tcp(CLIENT, 4000, HOST, 22, ACK)), verdict(2, Reason::Flow));
 }
 
 #[test]
 fn icmp_queries_are_flows_by_their_identifier() {
     let kernel = &mut kernel();
-    assert_eq!(answer(kernel, 2, &Packet::icmp(HOST, CLIENT, 0, 0x1234)), verdict(2, Reason::Learned));
+    assert_eq!(answer(kernel, 2, &Packet::icmp(HOST, CLIENT, 0, 0x1234)), verdict(2, Reason::FlowMade));
     assert_eq!(steer(kernel, &Packet::icmp(CLIENT, HOST, 8, 0x1234)), verdict(2, Reason::Flow));
     assert_eq!(steer(kernel, &Packet::icmp(CLIENT, HOST, 8, 0x1235)), verdict(1, Reason::Default));
 }
@@ -214,11 +220,11 @@ fn all_fragments_of_a_datagram_get_one_mark() {
     let kernel = &mut kernel();
     let first = Packet { fragment: MORE_FRAGMENTS, ..Packet::tcp(CLIENT, 4000, HOST, 80, ACK) };
     let later = Packet { fragment: 185, ..Packet::new(CLIENT, HOST, 6, vec![0; 64]) };
-    assert_eq!(steer(kernel, &later), verdict(0, Reason::FragmentUnknown));
+    assert_eq!(steer(kernel, &later), verdict(1, Reason::FragmentUnknown));
     assert_eq!(steer(kernel, &first), verdict(2, Reason::Filter));
     assert_eq!(steer(kernel, &later), verdict(2, Reason::Fragment));
     let other = Packet { identification: 8, ..later };
-    assert_eq!(steer(kernel, &other), verdict(0, Reason::FragmentUnknown));
+    assert_eq!(steer(kernel, &other), verdict(1, Reason::FragmentUnknown));
 }
 
 #[test]

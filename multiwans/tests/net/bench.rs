@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
-use multiwans::config::{Alerts, Company, Config, Daemon, Dns, Hooks, LogLevel, Ping, Probe, Wan};
+use multiwans::config::{Alerts, Company, Config, Daemon, Dns, Flows, Hooks, LogLevel, Ping, Probe, Wan};
 use multiwans::engine::command::Routes;
 use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
 use nix::mount::{MsFlags, mount};
@@ -117,6 +117,7 @@ pub(crate) fn config(wans: &[u8]) -> Config {
             log_level: LogLevel::default(),
             rule_priority: 30000,
         },
+        flows: Flows { max: 4_096 },
         alerts: Alerts { max: 2, interval: 1800 * second },
         ping: Ping { count: 1, timeout: 3 * second, targets: Vec::new() },
         probe: Probe { interval: second },

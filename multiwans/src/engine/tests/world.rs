@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Alerts, Company, Config, Daemon, Dns, Hooks, LogLevel, Ping, Probe, Target, Wan};
+use crate::config::{Alerts, Company, Config, Daemon, Dns, Flows, Hooks, LogLevel, Ping, Probe, Target, Wan};
 use crate::engine::*;
 use crate::types::{FwMark, IfIndex, IfName, LinkState, MarkMask, WanMark};
 
@@ -39,6 +39,7 @@ pub(crate) fn config(orders: &[Option<u8>]) -> Config {
             log_level: LogLevel::Info,
             rule_priority: 30_000,
         },
+        flows: Flows { max: 4_096 },
         alerts: Alerts { max: 2, interval: Duration::from_secs(1_800) },
         ping: Ping { count: 1, timeout: Duration::from_secs(3), targets: Vec::new() },
         probe: Probe { interval: Duration::from_secs(1) },

@@ -1,6 +1,7 @@
 //! One tracked connection, as far as steering cares.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::conntrack::{
@@ -22,6 +23,8 @@ pub struct Entry {
     pub seen_reply: bool,
     /// Kept when the table is full (`IPS_ASSURED`).
     pub assured: bool,
+    /// How long it lives if no packet comes any more. `None`: the kernel told none.
+    pub left: Option<Duration>,
     /// The source is translated (`IPS_SRC_NAT`).
     pub source_nat: bool,
     /// The destination is translated (`IPS_DST_NAT`).
@@ -138,13 +141,16 @@ impl Tuple {
 impl Entry {
     /// `None` for what is not a whole IPv4 entry.
     pub(super) fn parse(attributes: &[ConntrackAttribute]) -> Option<Self> {
-        let (mut original, mut reply, mut status, mut id, mut zone) =
-            (None, None, Status::empty(), None, None);
+        let (mut original, mut reply, mut status, mut id, mut zone, mut left) =
+            (None, None, Status::empty(), None, None, None);
         for attribute in attributes {
             match attribute {
                 ConntrackAttribute::CtaTupleOrig(parts) => original = Tuple::parse(parts),
                 ConntrackAttribute::CtaTupleReply(parts) => reply = Tuple::parse(parts),
                 ConntrackAttribute::CtaStatus(bits) => status = *bits,
+                ConntrackAttribute::CtaTimeout(seconds) => {
+                    left = Some(Duration::from_secs((*seconds).into()))
+                }
                 ConntrackAttribute::Other(other) => match kind_of(other) {
                     CTA_ID => id = be32(other),
                     CTA_ZONE => zone = be16(other),
@@ -165,6 +171,7 @@ impl Entry {
             reply,
             seen_reply: status.contains(Status::SeenReply),
             assured: status.contains(Status::Assured),
+            left,
             source_nat: status.contains(Status::SrcNat),
             destination_nat: status.contains(Status::DstNat),
             id,

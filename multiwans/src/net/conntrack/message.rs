@@ -204,6 +204,7 @@ mod tests {
             reply: tuple([8, 8, 8, 8], [10, 0, 1, 2], 53, 1234),
             seen_reply: false,
             assured: false,
+            left: None,
             source_nat: true,
             destination_nat: false,
             id: Some(0x0102_0304),

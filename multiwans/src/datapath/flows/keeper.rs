@@ -1,0 +1,200 @@
+//! Removing from the flow table what has no place in it any more.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use multiwans_common::{
+    FlowKey4, FlowState, FlowValue, Program, Reason, Traffic, WAN_SLOTS, WanEntry, reason_counter,
+    ticks_between,
+};
+
+use super::batch::Walk;
+use super::census::Census;
+use super::seed::{now, ticks_of};
+use crate::datapath::{DatapathError, counters, maps};
+
+/// The flow table and what decides about its entries. It has its own handles, so it can go to a thread.
+pub struct FlowKeeper {
+    table: HashMap<MapData, FlowKey4, FlowValue>,
+    /// The table's, for what aya has no call for.
+    fd: OwnedFd,
+    wans: Array<MapData, WanEntry>,
+    reasons: PerCpuArray<MapData, Traffic>,
+    max: u64,
+    bytes: u64,
+}
+
+/// What one walk found and did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// What is in the table now.
+    pub census: Census,
+    /// Removed: idle for too long, or of a WAN that went out of service since.
+    pub expired: u64,
+    /// Removed though alive, to make room: handshakes, closing connections, questions and their answers.
+    pub evicted_passing: u64,
+    /// Removed though alive, to make room: established connections and streams.
+    pub evicted_lasting: u64,
+}
+
+impl FlowKeeper {
+    pub(in crate::datapath) fn new(ebpf: &Ebpf) -> Result<Self, DatapathError> {
+        let flows = another(ebpf, maps::FLOWS)?;
+        let max = flows.info().map_err(DatapathError::map(maps::FLOWS))?.max_entries();
+        let bytes = memory(&flows)
+            .map_err(|error| DatapathError::Map { map: maps::FLOWS, source: MapError::IoError(error) })?;
+        let fd = flows.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Walk)?;
+        Ok(Self {
+            fd,
+            table: HashMap::try_from(aya::maps::Map::HashMap(flows))
+                .map_err(DatapathError::map(maps::FLOWS))?,
+            wans: Array::try_from(aya::maps::Map::Array(another(ebpf, maps::WANS)?))
+                .map_err(DatapathError::map(maps::WANS))?,
+            reasons: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(another(ebpf, maps::REASONS)?))
+                .map_err(DatapathError::map(maps::REASONS))?,
+            max: u64::from(max),
+            bytes,
+        })
+    }
+
+    /// Entries the table holds.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// What the kernel says the table takes of its memory, in bytes. All of it is taken at the start.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Entries made since the start, seeded ones not among them.
+    pub(super) fn made(&self) -> Result<u64, DatapathError> {
+        self.learned(Reason::FlowMade)
+    }
+
+    /// Flows since the start for which there was no room.
+    pub fn refused(&self) -> Result<u64, DatapathError> {
+        self.learned(Reason::LearnFailed)
+    }
+
+    fn learned(&self, reason: Reason) -> Result<u64, DatapathError> {
+        let values = self.reasons.get(&reason_counter(Program::Learn, reason), 0);
+        Ok(counters::sum(&values.map_err(DatapathError::map(maps::REASONS))?).packets)
+    }
+
+    /// Removes what is expired, and where the table is nearly full also what matters least.
+    pub fn sweep(&mut self) -> Result<Swept, DatapathError> {
+        self.sweep_in(Duration::ZERO)
+    }
+
+    /// The same as if it were so much later.
+    pub fn sweep_in(&mut self, later: Duration) -> Result<Swept, DatapathError> {
+        let now = now().wrapping_add(ticks_of(later));
+        let wans = self.wan_states()?;
+        let mut swept = Swept::default();
+        let mut census = Census::default();
+        swept.expired = self.remove_where(|key, value| {
+            let idle = ticks_between(value.seen.at, now);
+            let expired = is_expired(key, value, idle, &wans);
+            if !expired {
+                census.add(key.protocol, value, idle);
+            }
+            expired
+        })?;
+        let mut evictions = census.evictions(self.max);
+        if evictions.any() {
+            // What is left is counted anew.
+            census = Census::default();
+            let (mut passing, mut lasting) = (0, 0);
+            self.remove_where(|key, value| {
+                let idle = ticks_between(value.seen.at, now);
+                let before = evictions.lasting.count;
+                if !evictions.take(key.protocol, value, idle) {
+                    census.add(key.protocol, value, idle);
+                    return false;
+                }
+                if evictions.lasting.count == before {
+                    passing += 1
+                } else {
+                    lasting += 1
+                }
+                true
+            })?;
+            (swept.evicted_passing, swept.evicted_lasting) = (passing, lasting);
+        }
+        swept.census = census;
+        Ok(swept)
+    }
+
+    /// Removes the entries that `is_due` picks; returns how many.
+    ///
+    /// Between the look at an entry and its removal a packet may refresh it. It loses its entry then as if
+    /// the packet had come a millisecond later.
+    fn remove_where(
+        &mut self,
+        mut is_due: impl FnMut(&FlowKey4, &FlowValue) -> bool,
+    ) -> Result<u64, DatapathError> {
+        let mut walk = Walk::new(self.fd.as_fd());
+        let mut removed = 0;
+        let mut due = Vec::new();
+        loop {
+            let mut any = false;
+            for (key, value) in walk.next().map_err(DatapathError::Walk)? {
+                any = true;
+                if is_due(key, value) {
+                    due.push(*key);
+                }
+            }
+            if !any {
+                return Ok(removed);
+            }
+            for key in due.drain(..) {
+                match self.table.remove(&key) {
+                    Ok(()) => removed += 1,
+                    Err(MapError::KeyNotFound) => {}
+                    Err(source) => return Err(DatapathError::Map { map: maps::FLOWS, source }),
+                }
+            }
+        }
+    }
+
+    fn wan_states(&self) -> Result<Vec<WanEntry>, DatapathError> {
+        (0..WAN_SLOTS)
+            .map(|number| self.wans.get(&number, 0).map_err(DatapathError::map(maps::WANS)))
+            .collect()
+    }
+}
+
+fn is_expired(key: &FlowKey4, value: &FlowValue, idle: u32, wans: &[WanEntry]) -> bool {
+    let binding = value.binding;
+    let wan = wans.get(usize::from(binding.wan)).copied().unwrap_or_default();
+    // Generations only rise, and the WAN may have gone out of service since its state was read: an entry of
+    // a later one is valid.
+    let is_void = wan.fwmark == 0 || (wan.generation.wrapping_sub(binding.generation).cast_signed()) > 0;
+    is_void || idle > FlowState::of(binding.state).timeout(key.protocol)
+}
+
+/// Another handle of a map.
+fn another(ebpf: &Ebpf, name: &'static str) -> Result<MapData, DatapathError> {
+    use aya::maps::Map;
+    let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
+    let (Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) = map else {
+        return Err(DatapathError::Missing(name));
+    };
+    // By its number would take CAP_SYS_ADMIN.
+    let fd = data.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Walk)?;
+    MapData::from_fd(fd).map_err(DatapathError::map(name))
+}
+
+/// The kernel's own account of a map's memory: `memlock` of its descriptor.
+fn memory(map: &MapData) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
+    let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    value
+        .and_then(|value| value.trim().parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel does not tell a map's memory"))
+}

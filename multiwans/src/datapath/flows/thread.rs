@@ -1,0 +1,207 @@
+//! The thread that looks after the flow table: removals never keep the daemon's loop waiting.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::census::{Census, is_nearly_full};
+use super::keeper::FlowKeeper;
+use crate::datapath::DatapathError;
+
+/// How often it looks whether the table fills up: one read of a counter.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often it walks through the table while there is room.
+const PACE: Duration = Duration::from_secs(10);
+/// While there is room, walks may take a fiftieth of a CPU: a large table is walked through less often.
+const SHARE: u32 = 50;
+/// While there is none, a fifth.
+const SHARE_FULL: u32 = 5;
+/// A table that stays full is told at most this often.
+const TELL: Duration = Duration::from_secs(60);
+
+/// The table as of the last walk, and what became of flows since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlowReport {
+    /// Entries the table holds.
+    pub max: u64,
+    /// What it takes of the kernel's memory, in bytes.
+    pub bytes: u64,
+    /// What is in it.
+    pub census: Census,
+    /// Removed because they were idle for too long, or their WAN went out of service.
+    pub expired: u64,
+    /// Removed though alive, to make room: handshakes, closing connections, questions and their answers.
+    pub evicted_passing: u64,
+    /// Removed though alive, to make room: established connections and streams.
+    pub evicted_lasting: u64,
+}
+
+/// The running thread; dropping it ends it.
+#[derive(Debug)]
+pub struct FlowThread {
+    report: Arc<Mutex<FlowReport>>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FlowThread {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(keeper: FlowKeeper) -> Result<Self, DatapathError> {
+        let report = FlowReport { max: keeper.max(), bytes: keeper.bytes(), ..FlowReport::default() };
+        let report = Arc::new(Mutex::new(report));
+        let (stop, stopped) = channel();
+        let shared = Arc::clone(&report);
+        let thread = std::thread::Builder::new()
+            .name("flows".to_owned())
+            .spawn(move || keep(keeper, &shared, &stopped))
+            .map_err(DatapathError::Thread)?;
+        Ok(Self { report, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What it knows.
+    pub fn report(&self) -> FlowReport {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for FlowThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It panicked only where the panic was told already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn keep(mut keeper: FlowKeeper, report: &Mutex<FlowReport>, stopped: &Receiver<()>) {
+    let mut pace = Pace::new(Instant::now());
+    let mut telling = Telling::default();
+    let mut trouble = String::new();
+    // The first walk is due at once: it finds the seeded flows.
+    while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        match look(&mut keeper, &mut pace, &mut telling, report) {
+            Ok(()) => trouble.clear(),
+            Err(error) => {
+                let error = error.to_string();
+                if error != trouble {
+                    tracing::warn!("flows that ended are not removed: {error}");
+                    trouble = error;
+                }
+            }
+        }
+    }
+}
+
+fn look(
+    keeper: &mut FlowKeeper,
+    pace: &mut Pace,
+    telling: &mut Telling,
+    report: &Mutex<FlowReport>,
+) -> Result<(), DatapathError> {
+    let made = keeper.made()?;
+    let begin = Instant::now();
+    if !pace.is_due(begin, made, keeper.max()) {
+        return Ok(());
+    }
+    let swept = keeper.sweep()?;
+    pace.walked(begin, begin.elapsed(), made, swept.census.total());
+    {
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.expired += swept.expired;
+        report.evicted_passing += swept.evicted_passing;
+        report.evicted_lasting += swept.evicted_lasting;
+        report.census = swept.census;
+    }
+    telling.tell(begin, keeper.max(), swept.evicted_passing, swept.evicted_lasting, keeper.refused()?);
+    Ok(())
+}
+
+/// When to walk through the table next.
+struct Pace {
+    /// When, while there is room.
+    due: Instant,
+    /// When at the earliest, while there is none.
+    due_full: Instant,
+    /// Entries at the last walk.
+    entries: u64,
+    /// Entries ever made until then.
+    made: u64,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { due: now, due_full: now, entries: 0, made: 0 }
+    }
+
+    fn is_due(&self, now: Instant, made: u64, max: u64) -> bool {
+        let entries = self.entries + made.saturating_sub(self.made);
+        now >= self.due || (now >= self.due_full && is_nearly_full(entries, max))
+    }
+
+    fn walked(&mut self, begin: Instant, took: Duration, made: u64, entries: u64) {
+        self.due = begin + PACE.max(took * SHARE);
+        self.due_full = begin + took * SHARE_FULL;
+        (self.made, self.entries) = (made, entries);
+    }
+}
+
+/// Tells the operator that the table is too small, or under attack.
+#[derive(Default)]
+struct Telling {
+    last: Option<Instant>,
+    passing: u64,
+    lasting: u64,
+    refused_told: u64,
+}
+
+impl Telling {
+    fn tell(&mut self, now: Instant, max: u64, passing: u64, lasting: u64, refused: u64) {
+        self.passing += passing;
+        self.lasting += lasting;
+        let refused_new = refused.saturating_sub(self.refused_told);
+        let any = self.passing + self.lasting + refused_new > 0;
+        if !any || self.last.is_some_and(|last| now < last + TELL) {
+            return;
+        }
+        tracing::warn!(
+            "the flow table (flows.max {max}) is full: {refused_new} new flows were not stored, {} short-lived \
+             and {} lasting ones made room. A flood, or too small a table",
+            self.passing,
+            self.lasting
+        );
+        *self = Self { last: Some(now), refused_told: refused, ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filling_table_is_walked_through_at_once() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        assert!(pace.is_due(start, 0, 1600));
+        pace.walked(start, Duration::from_millis(100), 50, 1000);
+        let soon = start + Duration::from_millis(400);
+        let later = start + Duration::from_millis(500);
+        assert!(!pace.is_due(later, 50 + 500, 1600), "there is room");
+        assert!(pace.is_due(later, 50 + 501, 1600));
+        assert!(!pace.is_due(soon, 50 + 600, 1600), "a fifth of a CPU");
+        assert!(pace.is_due(start + PACE, 50, 1600));
+    }
+
+    #[test]
+    fn a_large_table_is_walked_through_less_often() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.walked(start, Duration::from_secs(1), 0, 10);
+        assert!(!pace.is_due(start + PACE, 0, 1600));
+        assert!(pace.is_due(start + Duration::from_secs(50), 0, 1600));
+    }
+}

@@ -84,6 +84,8 @@ struct Layout {
     /// Runs that end at classes, by what they are: with a million single addresses of one list, a million
     /// times the same three.
     shared: HashMap<Vec<u32>, u32>,
+    /// Memory of nodes that are done, for the next.
+    spare: Vec<Vec<u32>>,
 }
 
 /// Longer ones hardly come twice.
@@ -104,6 +106,7 @@ impl Layout {
             nodes: Vec::new(),
             runs: Vec::new(),
             shared: HashMap::new(),
+            spare: Vec::new(),
         };
         for difference in &classes.differences()[1..] {
             // What most classes are, the words of one list's filters, is read with the class itself.
@@ -178,9 +181,13 @@ impl Layout {
         NODE | narrow(self.first_node() + group)
     }
 
+    fn runs(&mut self) -> Runs {
+        Runs { starts: 0, entries: self.spare.pop().unwrap_or_default() }
+    }
+
     /// The node of 64 /26s.
     fn middle(&mut self, first: u32, walk: &mut Walk<'_>) -> Cell {
-        let mut node = Runs::default();
+        let mut node = self.runs();
         let mut slot = 0;
         while slot < SLOTS {
             let address = first + slot * SLOTS;
@@ -204,7 +211,7 @@ impl Layout {
 
     /// The node of 64 addresses.
     fn lower(&mut self, first: u32, walk: &mut Walk<'_>) -> Cell {
-        let mut node = Runs::default();
+        let mut node = self.runs();
         node.push(0, self.places[walk.class as usize]);
         while walk.inside(first, SLOTS) {
             let address = walk.next().unwrap_or(first);
@@ -214,7 +221,7 @@ impl Layout {
         self.node(node)
     }
 
-    fn node(&mut self, node: Runs) -> Cell {
+    fn node(&mut self, mut node: Runs) -> Cell {
         let shareable =
             node.entries.len() <= LONGEST_SHARED && node.entries.iter().all(|entry| entry & NODE == 0);
         let known = if shareable { self.shared.get(&node.entries) } else { None };
@@ -224,17 +231,18 @@ impl Layout {
                 let first = narrow(self.runs.len());
                 self.runs.extend(&node.entries);
                 if shareable {
-                    self.shared.insert(node.entries, first);
+                    self.shared.insert(node.entries.clone(), first);
                 }
                 first
             }
         };
+        node.entries.clear();
+        self.spare.push(node.entries);
         [node.starts, u64::from(first)]
     }
 }
 
 /// The runs of a node.
-#[derive(Default)]
 struct Runs {
     starts: u64,
     entries: Vec<u32>,

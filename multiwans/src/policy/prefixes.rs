@@ -34,13 +34,18 @@ struct Lists<'a> {
     by_content: HashMap<&'a [Ipv4Net], usize>,
 }
 
+/// Prefixes of a list that is looked for among the others by what it holds. A file's is longer, and is told
+/// by its place.
+const COMPARED: usize = 1_000;
+
 impl<'a> Lists<'a> {
     fn add(&mut self, nets: &'a [Ipv4Net], filter: usize) {
         let number = *self.by_place.entry((nets.as_ptr(), nets.len())).or_insert_with(|| {
-            *self.by_content.entry(nets).or_insert_with(|| {
+            let mut new = || {
                 self.lists.push((nets, Difference::default()));
                 self.lists.len() - 1
-            })
+            };
+            if nets.len() > COMPARED { new() } else { *self.by_content.entry(nets).or_insert_with(new) }
         });
         self.lists[number].1.add_filter(filter);
     }

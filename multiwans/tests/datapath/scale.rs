@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
-use multiwans::config::{Config, Filter, PortRange, Protocol};
+use multiwans::config::{Config, Filter, ListFile, PortRange, Protocol, read_list};
 use multiwans::datapath::{Program, Written};
 use multiwans::policy::{Compiled, Tuple, decide};
 use multiwans::types::MarkMask;
@@ -15,6 +15,7 @@ use multiwans_common::PolicySet;
 use crate::config::{Kernel, config, filter, mark};
 use crate::frame::{CONTEXT_LEN, Context, Packet};
 use crate::policies::{Flow, Lengths, Numbers, flows, prefixes};
+use crate::support::Netns;
 
 /// WANs 2 to 8 have filters.
 const WANS: usize = 7;
@@ -219,6 +220,57 @@ fn what_size_costs() {
             (map_memory() - empty) as f64 / f64::from(1 << 20),
         )
         .unwrap();
+    }
+    println!("{table}");
+}
+
+#[test]
+#[ignore = "measures: run it alone, and better with --release"]
+fn what_a_list_of_a_million_costs_against_ipset() {
+    let netns = Netns::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = String::new();
+    for lengths in [Lengths::Mixed, Lengths::Hosts] {
+        let nets: Vec<Ipv4Net> = prefixes(1_000_000, lengths, 1).into_iter().map(net).collect();
+        let (list, commands) = (dir.path().join("list"), dir.path().join("commands"));
+        let lines = |before: &str| {
+            nets.iter().fold(String::new(), |text, net| text + before + &net.to_string() + "\n")
+        };
+        std::fs::write(&list, lines("")).unwrap();
+        let create = "create mwscale hash:net hashsize 524288 maxelem 2000000\n";
+        std::fs::write(&commands, create.to_owned() + &lines("add mwscale ")).unwrap();
+        let mut policy = config(MarkMask::default(), &[], vec![vec![], vec![filter(Protocol::All)]]);
+        let mut kernel = Kernel::load(&policy);
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let started = Instant::now();
+            let read = read_list(&std::fs::read(&list).unwrap(), "list").unwrap();
+            let nets = read.nets.into();
+            policy.wans[1].filters[0].dst_files = vec![ListFile { path: list.clone(), nets }];
+            let read = started.elapsed();
+            let compiled = Compiled::new(&policy).unwrap();
+            let compiled_in = started.elapsed();
+            let written = kernel.datapath.install(PolicySet::Forwarding, &compiled).unwrap();
+            let ours = started.elapsed();
+            assert!(written.maps > 0);
+            let none = config(MarkMask::default(), &[], vec![vec![], vec![filter(Protocol::All)]]);
+            kernel.datapath.install(PolicySet::Forwarding, &Compiled::new(&none).unwrap()).unwrap();
+
+            let started = Instant::now();
+            netns.command("ipset", &format!("restore -f {}", commands.display()));
+            let theirs = started.elapsed();
+            netns.command("ipset", "destroy mwscale");
+            times.push((theirs, ours, read, compiled_in - read, ours - compiled_in));
+        }
+        for (theirs, ours, read, compile, install) in times {
+            writeln!(
+                table,
+                "{lengths:?}: ipset restore {theirs:.0?}; ours {ours:.0?} (read {read:.0?}, compile {compile:.0?}, \
+                 put in force {install:.0?}): {:.1} times as fast",
+                theirs.as_secs_f64() / ours.as_secs_f64()
+            )
+            .unwrap();
+        }
     }
     println!("{table}");
 }

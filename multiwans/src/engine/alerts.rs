@@ -12,8 +12,8 @@
 //! A link that is OFF and a command that goes on failing are errors of every run until they end. A link
 //! changed when it went from ON to OFF or back; its first judgement belongs to the START mail.
 //!
-//! A link's change does not wait for the run's end, it is told after [`COLLECT`]. A link that goes on
-//! changing is told of ever more rarely: [`Flap`].
+//! A link's change does not wait for the run's end, it is told after [`COLLECT`]. Those that follow within
+//! a run wait for its end and share a mail; one that was undone by then is a change as any other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -27,11 +27,8 @@ use crate::types::{LinkState, WanMark};
 /// How long a change waits for what belongs to it: the new default, a second link on the same cable.
 pub const COLLECT: Duration = Duration::from_secs(2);
 
-/// A link that never stops flapping is told of this often. Four mails an hour are noticed and can be borne.
-const FLAP_GAP_MAX: Duration = Duration::from_secs(15 * 60);
-
 /// Entries one mail holds; of more, the oldest are left out. Two hundred lines are more than anyone reads,
-/// and a link that flaps for a day makes thousands.
+/// and an error that comes with every probe makes more within `alerts.interval`.
 const MAX_ENTRIES: usize = 200;
 
 /// What a mail is about; its `Display` begins the subject.
@@ -108,30 +105,20 @@ pub struct Alerts {
     left_out: usize,
 }
 
-/// One link's changes. After a mail about it the next waits for a run at least, and twice as long as the
-/// last time when the changes go on; nothing is lost meanwhile, it is collected.
-#[derive(Debug, Clone, Copy)]
+/// One link's changes. Never more than one mail about it in a run, as the seed had it; nothing is lost
+/// meanwhile, it is collected.
+#[derive(Debug, Clone, Copy, Default)]
 struct Flap {
     /// The first change that was not told yet.
     untold: Option<Duration>,
     /// When a change was told last.
     told: Option<Duration>,
-    /// How long after that the next may be.
-    gap: Duration,
 }
 
 impl Flap {
-    fn due(&self) -> Option<Duration> {
+    fn due(&self, run: Duration) -> Option<Duration> {
         let soonest = self.untold? + COLLECT;
-        Some(self.told.map_or(soonest, |told| soonest.max(told + self.gap)))
-    }
-
-    fn tell(&mut self, now: Duration, run: Duration, gap_max: Duration) {
-        let goes_on = self.told.is_some_and(|told| now < told + self.gap * 2);
-        // Never below a run: the seed had no more than one mail in each.
-        self.gap = if goes_on { (self.gap * 2).min(gap_max).max(run) } else { run };
-        self.told = Some(now);
-        self.untold = None;
+        Some(self.told.map_or(soonest, |told| soonest.max(told + run)))
     }
 }
 
@@ -211,7 +198,7 @@ impl Alerts {
             return self.start_at;
         }
         let run_ends = (!self.is_idle()).then_some(self.run_ends);
-        self.flaps.values().filter_map(Flap::due).chain(run_ends).min()
+        self.changes_due().chain(run_ends).min()
     }
 
     /// The mail that is due, if one is.
@@ -225,7 +212,7 @@ impl Alerts {
             self.begin_run(now);
             return Some(self.alert(Subject::Start));
         }
-        let changed = self.flaps.values().filter_map(Flap::due).any(|due| due <= now);
+        let changed = self.changes_due().any(|due| due <= now);
         let run_over = now >= self.run_ends;
         if !changed && !run_over {
             return None;
@@ -237,7 +224,7 @@ impl Alerts {
             }
         } else if changed {
             return Some(self.send(Subject::Warning, now));
-        } else if self.flaps.values().all(|flap| flap.untold.is_none()) {
+        } else if self.all_told() {
             self.sent = 0;
             self.last_sent = None;
             self.entries.clear();
@@ -267,9 +254,17 @@ impl Alerts {
                 *start_at = (*start_at).min(now + COLLECT);
             }
         } else if before.is_some_and(|before| before != state) {
-            let new = Flap { untold: None, told: None, gap: self.run };
-            self.flaps.entry(wan).or_insert(new).untold.get_or_insert(now);
+            self.flaps.entry(wan).or_default().untold.get_or_insert(now);
         }
+    }
+
+    /// When each change that was not told yet is to be.
+    fn changes_due(&self) -> impl Iterator<Item = Duration> {
+        self.flaps.values().filter_map(|flap| flap.due(self.run))
+    }
+
+    fn all_told(&self) -> bool {
+        self.flaps.values().all(|flap| flap.untold.is_none())
     }
 
     fn has_error(&self) -> bool {
@@ -279,21 +274,20 @@ impl Alerts {
 
     /// Nothing that a run's end would do anything about.
     fn is_idle(&self) -> bool {
-        let all_told = self.flaps.values().all(|flap| flap.untold.is_none());
-        !self.has_error() && all_told && self.sent == 0 && self.entries.is_empty()
+        !self.has_error() && self.all_told() && self.sent == 0 && self.entries.is_empty()
     }
 
     fn begin_run(&mut self, now: Duration) {
-        self.had_error = false;
+        // An outage that is over and was not told yet still makes the next mail an ERROR.
+        self.had_error &= !self.all_told();
         self.run_ends = now + self.run;
     }
 
     fn send(&mut self, subject: Subject, now: Duration) -> Alert {
         self.sent = self.sent.saturating_add(1);
         self.last_sent = Some(now);
-        let gap_max = self.interval.min(FLAP_GAP_MAX);
         for flap in self.flaps.values_mut().filter(|flap| flap.untold.is_some()) {
-            flap.tell(now, self.run, gap_max);
+            *flap = Flap { untold: None, told: Some(now) };
         }
         self.begin_run(now);
         self.alert(subject)

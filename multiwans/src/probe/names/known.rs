@@ -30,7 +30,7 @@ const ADDRESSES_MAX: usize = 32;
 pub(super) struct Known {
     addresses: Vec<Ipv4Addr>,
     failures: u32,
-    /// The failure told last and not over yet.
+    /// The last failure, while it is not over.
     trouble: Option<String>,
 }
 
@@ -41,8 +41,10 @@ pub(super) enum News {
     Resolved,
     /// Other addresses than before.
     Changed,
-    /// It failed, for another reason than the last time.
+    /// It failed, and had not the last time.
     Failed(String),
+    /// It failed as the last time, but for another reason.
+    FailedOtherwise(String),
 }
 
 impl Known {
@@ -82,7 +84,10 @@ impl Known {
     pub(super) fn failed(&mut self, reason: String) -> (Option<News>, Duration) {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
-        let news = (self.trouble.as_ref() != Some(&reason)).then(|| News::Failed(reason.clone()));
+        let news = match &self.trouble {
+            None => Some(News::Failed(reason.clone())),
+            Some(before) => (*before != reason).then(|| News::FailedOtherwise(reason.clone())),
+        };
         self.trouble = Some(reason);
         (news, (FIRST_RETRY * 2u32.pow(doublings)).min(LAST_RETRY))
     }
@@ -128,8 +133,11 @@ mod tests {
         let pauses: Vec<u64> = (0..8).map(|_| known.failed("no answer".into()).1.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(known.addresses(), [A, B]);
-        assert_eq!(known.failed("no such name".into()).0, Some(News::Failed("no such name".into())));
-        assert_eq!(known.failed("no such name".into()).0, None, "told once");
+        let other = Some(News::FailedOtherwise("no such name".into()));
+        assert_eq!(known.failed("no such name".into()).0, other, "the same trouble, however it changes");
+        assert_eq!(known.failed("no such name".into()).0, None);
+        assert_eq!(known.found(vec![A], secs(100), OWN).0, Some(News::Resolved));
+        assert_eq!(known.failed("no answer".into()).0, Some(News::Failed("no answer".into())), "a new one");
         assert_eq!(known.found(vec![A], secs(100), OWN).0, Some(News::Resolved));
         assert_eq!(known.found(vec![B], secs(100), OWN).0, Some(News::Changed));
         assert_eq!(known.addresses(), [B]);

@@ -230,10 +230,14 @@ impl Servers {
                 tracing::warn!(wan, "{label}: {name} cannot be resolved and is not probed: {reason}");
             }
             Some(News::Failed(reason)) => {
+                let are = if addresses.len() == 1 { "is" } else { "are" };
                 tracing::warn!(
                     wan,
-                    "{label}: {name} cannot be resolved, {listed} is probed as before: {reason}"
+                    "{label}: {name} cannot be resolved, {listed} {are} probed as before: {reason}"
                 );
+            }
+            Some(News::FailedOtherwise(reason)) => {
+                tracing::debug!("{label}: {name} still cannot be resolved: {reason}");
             }
         }
     }

@@ -150,7 +150,7 @@ fn ping(root: &Section<'_>, report: &mut Report) -> (Ping, bool) {
 
 fn probe(root: &Section<'_>, report: &mut Report) -> Probe {
     let probe = root.section("probe", PROBE_KEYS, report);
-    let rule = duration(Duration::from_millis(100)..=Duration::from_secs(60), "100 ms..60 s");
+    let rule = duration(Duration::from_millis(100)..=Duration::from_secs(60), "100ms..60s");
     Probe { interval: probe.with_default("interval", rule, Duration::from_secs(1), report) }
 }
 
@@ -167,7 +167,7 @@ fn dns(root: &Section<'_>, report: &mut Report) -> (Dns, bool) {
 
 fn hooks(root: &Section<'_>, report: &mut Report) -> Hooks {
     let hooks = root.section("hooks", HOOKS_KEYS, report);
-    let rule = duration(Duration::from_secs(1)..=Duration::from_secs(3_600), "1 s..1 h");
+    let rule = duration(Duration::from_secs(1)..=Duration::from_secs(3_600), "1s..1h");
     Hooks {
         dir: hooks.with_default("dir", folder_path, DEFAULT_HOOKS_DIR.into(), report),
         timeout: hooks.with_default("timeout", rule, Duration::from_secs(30), report),

@@ -95,19 +95,19 @@ pub(super) fn log_level(text: &str) -> Rule<LogLevel> {
     }
 }
 
-/// The number of a duration and what one of it is, in milliseconds.
-const UNITS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("", 1_000)];
+/// The units of durations and what one of each is, in milliseconds. None is the end of a later one.
+const UNITS: [(&str, u64); 6] =
+    [("ms", 1), ("s", 1_000), ("min", 60_000), ("m", 60_000), ("h", 3_600_000), ("", 1_000)];
 
-/// `500ms`, `1.5s`, or a plain number of seconds; whole milliseconds within a range.
+/// `500ms`, `1.5s`, `5m`, `5min`, `1h`, or a plain number of seconds; whole milliseconds within a range.
 pub(super) fn duration(
     range: RangeInclusive<Duration>,
     bounds: &'static str,
 ) -> impl Fn(&str) -> Rule<Duration> {
     move |text| {
-        milliseconds(text)
-            .map(Duration::from_millis)
-            .filter(|value| range.contains(value))
-            .ok_or_else(|| format!("a duration {bounds} (such as 500ms, 1s or 2)").into())
+        milliseconds(text).map(Duration::from_millis).filter(|value| range.contains(value)).ok_or_else(|| {
+            format!("a duration {bounds} (a number with ms, s, m, min or h, or of seconds)").into()
+        })
     }
 }
 
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn durations_take_a_unit_or_seconds() {
-        let rule = duration(Duration::from_millis(100)..=Duration::from_secs(60), "100 ms..60 s");
+        let rule = duration(Duration::from_millis(100)..=Duration::from_secs(60), "100ms..60s");
         for (text, millis) in [
             ("100ms", 100),
             ("500ms", 500),
@@ -234,6 +234,10 @@ mod tests {
             ("2", 2_000),
             ("60s", 60_000),
             ("60000ms", 60_000),
+            ("1m", 60_000),
+            ("1min", 60_000),
+            ("0.5 min", 30_000),
+            ("0.005h", 18_000),
         ] {
             assert_eq!(rule(text), Ok(Duration::from_millis(millis)), "{text}");
         }
@@ -245,7 +249,14 @@ mod tests {
             "",
             "s",
             "ms",
-            "1m",
+            "2m",
+            "1h",
+            "1d",
+            "1M",
+            "1mins",
+            "1m30s",
+            "m",
+            "h",
             "-1s",
             "1.s",
             ".5s",
@@ -259,6 +270,22 @@ mod tests {
         ] {
             assert!(rule(bad).is_err(), "{bad}");
         }
+        let told = "a duration 100ms..60s (a number with ms, s, m, min or h, or of seconds)";
+        assert_eq!(rule("1h"), Err(told.into()));
+    }
+
+    /// Who is told of `1h` may write it.
+    #[test]
+    fn the_bounds_of_durations_are_durations() {
+        for (first, last) in [("100ms", "60s"), ("1s", "1h")] {
+            let (from, to) = (milliseconds(first).unwrap(), milliseconds(last).unwrap());
+            let rule = duration(Duration::from_millis(from)..=Duration::from_millis(to), "");
+            assert!(rule(first).is_ok() && rule(last).is_ok());
+        }
+        assert_eq!(
+            ["1h", "60m", "60min", "3600s", "3600", "3600000ms"].map(milliseconds),
+            [Some(3_600_000); 6]
+        );
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl Namespace {
     /// Without root, or when the name is taken.
     pub fn create(name: &str) -> Result<Self> {
         let path = path_of(name);
-        fs::create_dir_all(NETNS_DIR).with_context(|| format!("cannot create {NETNS_DIR}"))?;
+        prepare_directory()
+            .with_context(|| format!("cannot make {NETNS_DIR} a shared mount (needs root)"))?;
         File::create_new(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let bound = thread::scope(|scope| scope.spawn(|| bind_new_namespace(&path)).join());
         let bound = bound.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -129,8 +130,73 @@ fn path_of(name: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(name)
 }
 
+/// Makes the directory a shared mount of its own, as `ip netns add` does before the first namespace. Made
+/// later by that, the mount would hide those of all namespaces before: their files could not be deleted
+/// any more ("Device or resource busy").
+fn prepare_directory() -> io::Result<()> {
+    fs::create_dir_all(NETNS_DIR)?;
+    // Two at a time would mount one upon the other. Let go of when the file is closed.
+    let directory = File::open(NETNS_DIR)?;
+    directory.lock()?;
+    let share =
+        || mount(None::<&str>, NETNS_DIR, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    match share() {
+        // EINVAL: not a mount point yet.
+        Err(nix::Error::EINVAL) => {
+            let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(NETNS_DIR), NETNS_DIR, None::<&str>, bind, None::<&str>)?;
+            Ok(share()?)
+        }
+        result => Ok(result?),
+    }
+}
+
 /// Moves the calling thread into a new namespace and mounts that on a file.
 fn bind_new_namespace(path: &Path) -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::ensure;
+
+    fn ip(args: &[&str]) -> Result<()> {
+        let output = Command::new("ip").args(args).output().context("cannot run ip")?;
+        ensure!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// Gives this thread a `/run` without anything in it, which nobody else sees.
+    fn empty_run() -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+        Ok(())
+    }
+
+    #[test]
+    fn ours_and_those_of_ip_netns_do_not_hide_each_other() -> Result<()> {
+        let check = || {
+            empty_run()?;
+            let mut kept = [Namespace::create("before")?, {
+                ip(&["netns", "add", "theirs"])?;
+                Namespace::create("after")?
+            }];
+            kept.iter_mut().for_each(Namespace::keep);
+            for name in ["before", "theirs", "after"] {
+                ip(&["-n", name, "link", "show", "lo"])?;
+                Namespace::open(name)?.run(|| ());
+            }
+            remove("before").context("made before `ip netns add`")?;
+            ip(&["netns", "del", "after"])?;
+            remove("theirs").context("made by `ip netns add`")?;
+            ensure!(fs::read_dir(NETNS_DIR)?.next().is_none(), "something is left");
+            Ok(())
+        };
+        let result = thread::scope(|scope| scope.spawn(check).join());
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiwans::engine::event::{Binding, Outcome, Round};
-use multiwans::probe::{Prober, Timing};
+use multiwans::probe::{Prober, Targets, Timing};
 use multiwans::types::WanMark;
 use socket2::Socket;
 use support::Netns;
@@ -73,19 +73,21 @@ fn new_targets_are_asked_from_the_next_round_on() {
     let binding = lab.binding();
     lab.probing(async || {
         let (tx, mut rx) = mpsc::channel(64);
-        let targets = watch::Sender::new(vec![DEAD, LIVE]);
+        let targets = watch::Sender::new(Targets::from(vec![DEAD, LIVE]));
         let _prober = Prober::spawn_following(wan(1), binding.clone(), targets.subscribe(), QUICK, tx);
         let by =
             |round: &Round, who| matches!(round.outcome, Outcome::Answered { target, .. } if target == who);
         assert!(by(&next(&mut rx).await, LIVE));
         let changed = Instant::now();
-        targets.send_replace(vec![DEAD, LIVE_TOO]);
+        targets.send_replace(vec![DEAD, LIVE_TOO].into());
         until(&mut rx, |round| by(round, LIVE_TOO)).await;
         // At the most a round that was under way, and the next; a prober begun anew would start at once.
         assert!((ms(50)..ms(300)).contains(&changed.elapsed()), "{:?}", changed.elapsed());
-        targets.send_replace(Vec::new());
+        targets.send_replace(Vec::new().into());
         until(&mut rx, |round| is_refused(round, "no address to probe is known")).await;
-        targets.send_replace(vec![LIVE]);
+        targets.send_replace(Targets { addresses: vec![DEAD], unresolved: true });
+        until(&mut rx, |round| round.outcome == Outcome::Unresolved { send_error: None }).await;
+        targets.send_replace(vec![LIVE].into());
         drop(targets);
         until(&mut rx, |round| by(round, LIVE)).await;
     });

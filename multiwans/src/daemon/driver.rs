@@ -159,6 +159,7 @@ impl Driver {
                 Level::Error => tracing::error!(target: NOTICES, "{notice}"),
                 Level::Warn => tracing::warn!(target: NOTICES, "{notice}"),
                 Level::Info => tracing::info!(target: NOTICES, "{notice}"),
+                Level::Debug => tracing::debug!(target: NOTICES, "{notice}"),
             }
         }
         self.supervisor.tell(&self.engine, any_told);

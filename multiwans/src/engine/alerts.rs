@@ -154,6 +154,9 @@ impl Alerts {
 
     /// Takes in what was noticed.
     pub fn notice(&mut self, notice: &Notice, now: Now) {
+        if notice.level == Level::Debug {
+            return;
+        }
         self.wake(now.mono);
         let wan = match &notice.kind {
             Kind::LinkOn { wan, .. } => {

@@ -147,6 +147,11 @@ pub enum Outcome {
         /// Why sending failed, where even that did.
         send_error: Option<String>,
     },
+    /// The same, but not everybody could be asked: names were being resolved for the first time.
+    Unresolved {
+        /// Why sending failed, where it did.
+        send_error: Option<String>,
+    },
 }
 
 /// What a WAN's probe sockets are bound to. Changes with the interface or the address.

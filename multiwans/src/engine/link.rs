@@ -253,7 +253,11 @@ impl Link {
                 self.streak = Streak::Answered(answered);
                 self.step(Evidence::Answered(answered), now)
             }
-            Outcome::Silent { send_error } => self.silent(send_error.clone(), self.settings.timeout, now),
+            // Those who were not asked may be the ones that answer.
+            Outcome::Unresolved { .. } if self.state == State::Unknow => None,
+            Outcome::Silent { send_error } | Outcome::Unresolved { send_error } => {
+                self.silent(send_error.clone(), self.settings.timeout, now)
+            }
         }
     }
 
@@ -330,9 +334,10 @@ impl Link {
         match (&self.state, self.last_reply) {
             (State::Off(cause), _) => {
                 let reason = cause.to_string();
-                Some(match was {
-                    LinkState::Off => Kind::LinkStillOff { wan, reason },
-                    LinkState::On | LinkState::Unknow => Kind::LinkOff { wan, reason },
+                Some(match (was, cause) {
+                    (LinkState::Off, Cause::Cured(_)) => Kind::LinkWaiting { wan, reason },
+                    (LinkState::Off, _) => Kind::LinkStillOff { wan, reason },
+                    (LinkState::On | LinkState::Unknow, _) => Kind::LinkOff { wan, reason },
                 })
             }
             (State::On, Some(Reply { target, rtt, .. })) => {

@@ -40,6 +40,8 @@ pub enum Level {
     Warn,
     /// A change of state.
     Info,
+    /// On the way to one. In no mail.
+    Debug,
 }
 
 /// A WAN as people know it: `WAN1 (eth1)`.
@@ -86,6 +88,13 @@ pub enum Kind {
         /// Which.
         wan: WanLabel,
         /// Why now.
+        reason: String,
+    },
+    /// A link that is OFF has its interface as configured again, and is probed.
+    LinkWaiting {
+        /// Which.
+        wan: WanLabel,
+        /// For what.
         reason: String,
     },
     /// What no filter claims takes another link now.
@@ -173,6 +182,8 @@ impl Kind {
             | Self::CommandRecovered { .. }
             | Self::Reloaded { .. }
             | Self::Stopping { .. } => Level::Info,
+            // Either state that follows is told.
+            Self::LinkWaiting { .. } => Level::Debug,
         }
     }
 }
@@ -188,7 +199,9 @@ impl fmt::Display for Kind {
                 }
             }
             Self::LinkOff { wan, reason } => write!(f, "{wan}: OFF: {reason}"),
-            Self::LinkStillOff { wan, reason } => write!(f, "{wan}: still OFF: {reason}"),
+            Self::LinkStillOff { wan, reason } | Self::LinkWaiting { wan, reason } => {
+                write!(f, "{wan}: still OFF: {reason}")
+            }
             Self::DefaultChanged { from: Some(from), to } => write!(f, "default is {to} now, was {from}"),
             Self::DefaultChanged { from: None, to } => write!(f, "default is {to}"),
             Self::AllDown { links, kept } => {

@@ -46,6 +46,21 @@ pub struct Timing {
     pub timeout: Duration,
 }
 
+/// Whom to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Targets {
+    /// As far as they are known; one listed twice is asked once.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Whether names are being resolved for the first time.
+    pub unresolved: bool,
+}
+
+impl From<Vec<Ipv4Addr>> for Targets {
+    fn from(addresses: Vec<Ipv4Addr>) -> Self {
+        Self { addresses, unresolved: false }
+    }
+}
+
 /// A running prober. Dropping it stops it; nothing of it is sent or told after that.
 #[derive(Debug)]
 pub struct Prober {
@@ -67,7 +82,7 @@ impl Prober {
         timing: Timing,
         tx: mpsc::Sender<Round>,
     ) -> Self {
-        Self::spawn_following(wan, binding, watch::Sender::new(targets).subscribe(), timing, tx)
+        Self::spawn_following(wan, binding, watch::Sender::new(targets.into()).subscribe(), timing, tx)
     }
 
     /// The same with targets that may change: each round asks those of its begin. Their sender may go; the
@@ -79,7 +94,7 @@ impl Prober {
     pub fn spawn_following(
         wan: WanMark,
         binding: Binding,
-        targets: watch::Receiver<Vec<Ipv4Addr>>,
+        targets: watch::Receiver<Targets>,
         timing: Timing,
         tx: mpsc::Sender<Round>,
     ) -> Self {
@@ -117,7 +132,7 @@ struct Unwanted;
 struct Task {
     wan: WanMark,
     binding: Binding,
-    targets: watch::Receiver<Vec<Ipv4Addr>>,
+    targets: watch::Receiver<Targets>,
     identifier: u16,
     rounds: Rounds,
     /// `None`: not opened yet, or no longer any good.
@@ -195,7 +210,10 @@ impl Task {
             }
         }
         let Some(socket) = &self.socket else { return };
-        let mut targets = self.targets.borrow_and_update().clone();
+        let Targets { addresses: mut targets, unresolved } = self.targets.borrow_and_update().clone();
+        if unresolved {
+            self.rounds.unresolved();
+        }
         targets.sort_unstable();
         targets.dedup();
         if targets.is_empty() {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! begin ──> open ── first answer that matches ──> Answered, told at once
-//!            ├───── deadline passed ────────────> Silent
+//!            ├───── deadline passed ────────────> Silent, or Unresolved
 //!            └───── a later round answered ─────> forgotten
 //! ```
 
@@ -33,6 +33,8 @@ struct Open {
     asked: Vec<(Ipv4Addr, Instant)>,
     /// The first failure to ask.
     send_error: Option<String>,
+    /// More are to be asked, but not known yet.
+    unresolved: bool,
 }
 
 impl Rounds {
@@ -52,6 +54,7 @@ impl Rounds {
             deadline: now + self.timeout,
             asked: Vec::new(),
             send_error: None,
+            unresolved: false,
         });
         sequence
     }
@@ -67,6 +70,13 @@ impl Rounds {
     pub(super) fn not_asked(&mut self, reason: String) {
         if let Some(round) = self.open.back_mut() {
             round.send_error.get_or_insert(reason);
+        }
+    }
+
+    /// Not everybody whom the newest round should ask is known yet.
+    pub(super) fn unresolved(&mut self) {
+        if let Some(round) = self.open.back_mut() {
+            round.unresolved = true;
         }
     }
 
@@ -94,7 +104,8 @@ impl Rounds {
     /// every reply that had arrived by `now` was shown to [`answer`](Self::answer).
     pub(super) fn expire(&mut self, now: Instant) -> Option<Outcome> {
         let round = self.open.pop_front_if(|round| round.deadline <= now)?;
-        Some(Outcome::Silent { send_error: round.send_error })
+        let Open { send_error, unresolved, .. } = round;
+        Some(if unresolved { Outcome::Unresolved { send_error } } else { Outcome::Silent { send_error } })
     }
 
     /// When the oldest open round's time is up.

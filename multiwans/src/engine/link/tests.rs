@@ -75,6 +75,30 @@ fn silence_is_told_with_how_long_and_who_answered_last() {
     assert_eq!(f.silent(1_000), None, "once per change, not per round");
 }
 
+/// Its names are being resolved for the first time.
+#[test]
+fn nobody_s_answer_means_little_at_first_while_not_everybody_can_be_asked() {
+    let mut f = Fixture::new();
+    let unresolved = || Outcome::Unresolved { send_error: None };
+    f.observe(Some(eth1()));
+    for _ in 0..10 {
+        assert_eq!(f.round(1_000, unresolved()), None);
+    }
+    assert_eq!((f.link.state(), f.link.reason().as_str()), (LinkState::Unknow, "not judged yet"));
+    f.silent(1_000);
+    assert_eq!(f.link.state(), LinkState::Unknow, "counted from here");
+    assert!(
+        f.silent(1_000).unwrap().contains("OFF: no reply from any of 3 targets for 4.0 s; never had one")
+    );
+
+    // Once judged, a link does not wait for names that a new configuration brought.
+    let mut f = Fixture::new();
+    f.observe(Some(eth1()));
+    f.answered(0);
+    f.round(4_000, unresolved());
+    assert!(f.round(1_000, unresolved()).unwrap().contains("OFF: no reply"));
+}
+
 #[test]
 fn a_late_answer_shortens_the_silence_that_is_told() {
     let mut f = Fixture::new();

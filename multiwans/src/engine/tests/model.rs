@@ -96,10 +96,11 @@ impl Model {
             Event::Round(round) => {
                 let link = self.links.iter_mut().find(|link| link.mark() == round.wan).unwrap();
                 if link.binding().as_ref() == Some(&round.binding) {
-                    link.push(match round.outcome {
-                        Outcome::Answered { .. } => 'g',
-                        Outcome::Silent { .. } => 's',
-                    });
+                    match round.outcome {
+                        Outcome::Answered { .. } => link.push('g'),
+                        Outcome::Unresolved { .. } if link.state == LinkState::Unknow => {}
+                        Outcome::Silent { .. } | Outcome::Unresolved { .. } => link.push('s'),
+                    }
                 }
             }
             Event::Tick

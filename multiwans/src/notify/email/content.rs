@@ -166,7 +166,7 @@ impl Book {
         let weight = match entry.level {
             Level::Error => Weight::Error,
             Level::Warn => Weight::Warning,
-            Level::Info => Weight::Info,
+            Level::Info | Level::Debug => Weight::Info,
         };
         Line { time: self.time(entry.at, TIME), weight, text: entry.text.clone() }
     }

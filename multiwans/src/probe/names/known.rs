@@ -30,6 +30,8 @@ const ADDRESSES_MAX: usize = 32;
 pub(super) struct Known {
     addresses: Vec<Ipv4Addr>,
     failures: u32,
+    /// There was an answer or a failure, or nobody waits for one any more.
+    tried: bool,
     /// The last failure, while it is not over.
     trouble: Option<String>,
 }
@@ -53,6 +55,16 @@ impl Known {
         &self.addresses
     }
 
+    /// Whether the first attempt is under way or to come.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.tried
+    }
+
+    /// The first attempt took longer than anybody waits for it.
+    pub(super) fn give_up_waiting(&mut self) {
+        self.tried = true;
+    }
+
     /// Takes in addresses and how long they hold; what to tell, and when to ask again. Those that are no
     /// host's in the internet, or `own`, are left out: they answer whatever becomes of the link.
     pub(super) fn found(
@@ -69,6 +81,7 @@ impl Known {
             return self.failed("the answer has no address that can be probed".to_owned());
         }
         self.failures = 0;
+        self.tried = true;
         let changed = self.addresses != addresses;
         let news = if self.trouble.take().is_some() || self.addresses.is_empty() {
             Some(News::Resolved)
@@ -84,6 +97,7 @@ impl Known {
     pub(super) fn failed(&mut self, reason: String) -> (Option<News>, Duration) {
         let doublings = self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
+        self.tried = true;
         let news = match &self.trouble {
             None => Some(News::Failed(reason.clone())),
             Some(before) => (*before != reason).then(|| News::FailedOtherwise(reason.clone())),
@@ -141,6 +155,16 @@ mod tests {
         assert_eq!(known.found(vec![A], secs(100), OWN).0, Some(News::Resolved));
         assert_eq!(known.found(vec![B], secs(100), OWN).0, Some(News::Changed));
         assert_eq!(known.addresses(), [B]);
+    }
+
+    #[test]
+    fn only_the_first_attempt_is_waited_for() {
+        let mut names: [Known; 3] = Default::default();
+        assert!(names.iter().all(Known::is_awaited));
+        names[0].failed("no answer".into());
+        names[1].found(vec![A], secs(100), OWN);
+        names[2].give_up_waiting();
+        assert!(!names.iter().any(Known::is_awaited));
     }
 
     #[test]

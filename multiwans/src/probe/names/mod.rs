@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::Targets;
 use crate::config::{Dns, Target, Wan};
 use crate::engine::event::Binding;
 use crate::types::WanMark;
@@ -52,7 +53,7 @@ struct Board {
     fixed: Vec<Ipv4Addr>,
     /// Of each name in the configuration's order.
     known: Mutex<Vec<(Name, Known)>>,
-    targets: watch::Sender<Vec<Ipv4Addr>>,
+    targets: watch::Sender<Targets>,
 }
 
 impl Names {
@@ -90,8 +91,7 @@ impl Names {
                 },
             }
         }
-        let resolved = known.iter().flat_map(|(_, known)| known.addresses());
-        let targets = watch::Sender::new(fixed.iter().chain(resolved).copied().collect());
+        let targets = watch::Sender::new(targets(&fixed, &known));
         let server = Servers {
             wan: wan.mark,
             label: format!("{} ({})", wan.description, wan.iface),
@@ -107,7 +107,7 @@ impl Names {
     }
 
     /// All addresses to probe, now and whenever they change.
-    pub fn targets(&self) -> watch::Receiver<Vec<Ipv4Addr>> {
+    pub fn targets(&self) -> watch::Receiver<Targets> {
         self.board.targets.subscribe()
     }
 
@@ -121,6 +121,13 @@ impl Names {
         self.tasks = JoinSet::new();
         let Some(binding) = binding else { return };
         let names: Vec<Name> = self.board.with(|known| known.iter().map(|(name, _)| name.clone()).collect());
+        if self.board.targets.borrow().unresolved {
+            let (board, patience) = (Arc::clone(&self.board), self.server.patience());
+            self.tasks.spawn(async move {
+                sleep(patience).await;
+                board.give_up_waiting();
+            });
+        }
         for (place, name) in names.into_iter().enumerate() {
             let (board, server) = (Arc::clone(&self.board), Arc::clone(&self.server));
             self.tasks.spawn(keep_resolved(board, server, binding.clone(), place, name));
@@ -149,15 +156,34 @@ impl Board {
                 Err(reason) => known.failed(reason),
             };
             let addresses = known.addresses().to_vec();
-            let resolved = all.iter().flat_map(|(_, known)| known.addresses());
-            let targets: Vec<Ipv4Addr> = self.fixed.iter().chain(resolved).copied().collect();
-            self.targets.send_if_modified(|before| {
-                let changed = *before != targets;
-                *before = targets;
-                changed
-            });
+            self.publish(all);
             Some((news, next, addresses))
         })
+    }
+
+    /// From here on targets that are not known yet keep no round from being judged.
+    fn give_up_waiting(&self) {
+        self.with(|all| {
+            all.iter_mut().for_each(|(_, known)| known.give_up_waiting());
+            self.publish(all);
+        });
+    }
+
+    fn publish(&self, all: &[(Name, Known)]) {
+        let targets = targets(&self.fixed, all);
+        self.targets.send_if_modified(|before| {
+            let changed = *before != targets;
+            *before = targets;
+            changed
+        });
+    }
+}
+
+fn targets(fixed: &[Ipv4Addr], names: &[(Name, Known)]) -> Targets {
+    let resolved = names.iter().flat_map(|(_, known)| known.addresses());
+    Targets {
+        addresses: fixed.iter().chain(resolved).copied().collect(),
+        unresolved: names.iter().any(|(_, known)| known.is_awaited()),
     }
 }
 
@@ -171,6 +197,13 @@ async fn keep_resolved(board: Arc<Board>, server: Arc<Servers>, binding: Binding
 }
 
 impl Servers {
+    /// How long a link's judgement waits for its names: until each server was asked as often as it may be.
+    /// Aliases and TCP may take an attempt longer than that.
+    fn patience(&self) -> Duration {
+        let servers = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
+        self.timeout.saturating_mul(u32::from(self.tries)).saturating_mul(servers)
+    }
+
     /// Asks one server after the other, each as often as it is silent and may be asked, until one gives
     /// addresses.
     async fn resolve(&self, binding: &Binding, name: &Name) -> Result<(Vec<Ipv4Addr>, Duration), String> {

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::load::{LoadError, load};
+use super::load::{LoadError, load, open_password};
 use crate::config::{Config, Parsed, Problem, Severity, Wan};
 use crate::notify::email::Server;
 use crate::policy::Policies;
@@ -19,8 +19,10 @@ pub fn run(path: &Path) -> ExitCode {
     // A reader that went away (`| head`) takes nothing from the verdict.
     let _ = io::stderr().write_all(answer.stderr.as_bytes());
     let _ = io::stdout().write_all(answer.stdout.as_bytes());
-    if let Some(odd) = loaded.ok().and_then(|parsed| beside(&parsed.config)) {
-        let _ = writeln!(io::stderr(), "warning: {odd}");
+    if let Ok(parsed) = &loaded {
+        for odd in open_password(path, &parsed.config).into_iter().chain(beside(&parsed.config)) {
+            let _ = writeln!(io::stderr(), "warning: {odd}");
+        }
     }
     if answer.valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

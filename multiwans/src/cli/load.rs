@@ -1,14 +1,15 @@
 //! Reads a configuration file from the disk: the only IO the configuration needs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 
 use super::lists::Lists;
-use crate::config::{self, LogLevel, Parsed, Problems};
+use crate::config::{self, Config, LogLevel, Parsed, PasswordSource, Problems};
 
 /// A million prefixes, one a line with a comment, take about 40 MiB; whatever is larger is not a
 /// configuration (a log, a disk image, `/dev/zero`).
@@ -106,6 +107,21 @@ pub(super) fn load_without_lists(path: &Path) -> Result<Parsed, LoadError> {
     Ok(config::parse(&text, &path.display().to_string())?)
 }
 
+/// A warning where anybody may read a file with a password in it. Its group may: it is the one of those who
+/// look after the router.
+pub(super) fn open_password(path: &Path, config: &Config) -> Option<String> {
+    let login = config.email.as_ref()?.login.as_ref()?;
+    let inline = matches!(login.password, PasswordSource::Inline(_));
+    let metadata = fs::metadata(path).ok().filter(|file| inline && file.is_file())?;
+    let mode = metadata.permissions().mode() & 0o777;
+    (mode & 0o004 != 0).then(|| {
+        format!(
+            "{}: must not be readable by others, it holds email.password; its mode is {mode:04o}",
+            path.display()
+        )
+    })
+}
+
 /// The folder that paths in the configuration are relative to.
 fn folder(path: &Path) -> Result<PathBuf, LoadError> {
     let file = std::path::absolute(path)
@@ -166,6 +182,34 @@ mod tests {
         let line =
             format!("{}:1:1: the file is empty: at least one entry in WANS is required", empty.display());
         assert_eq!(error(&empty), line);
+    }
+
+    #[test]
+    fn a_password_that_anybody_can_read_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        let example = include_str!("../../../config.example.yaml");
+        let elsewhere = example.replace(
+            "
+  password: ",
+            "
+  passwordFile: /etc/",
+        );
+        for (text, mode, odd) in [
+            (example, 0o600, false),
+            (example, 0o640, false),
+            (example, 0o644, true),
+            (&*elsewhere, 0o644, false),
+        ] {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let told = open_password(&path, &load(&path).unwrap().config);
+            let expected = format!(
+                "{}: must not be readable by others, it holds email.password; its mode is 0644",
+                path.display()
+            );
+            assert_eq!(told, odd.then_some(expected), "{mode:o}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::tz::TimeZone;
 
 use super::fail;
-use super::load::load_without_lists;
+use super::load::{load_without_lists, open_password};
 use crate::config::{Config, Email};
 use crate::notify::email::{Book, Message, Router, Server};
 
@@ -22,6 +22,9 @@ pub(super) fn run(path: &Path) -> ExitCode {
     let Some(email) = &config.email else {
         return fail(&format!("{}: has no section email: no mails are sent", path.display()));
     };
+    if let Some(warning) = open_password(path, &config) {
+        eprintln!("multiwans: {warning}");
+    }
     match send(&config, email) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(&why),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use super::args::Run;
-use super::load::Origin;
+use super::load::{Origin, open_password};
 use super::{fail, locate, logging};
 use crate::config::{LogLevel, Parsed};
 use crate::daemon;
@@ -33,6 +33,9 @@ pub(super) fn run(args: Run) -> ExitCode {
     for warning in &parsed.warnings {
         tracing::warn!("{warning}");
     }
+    if let Some(warning) = open_password(&origin.path, &parsed.config) {
+        tracing::warn!("{warning}");
+    }
     let options = daemon::Options { log_decisions: level >= LogLevel::Debug, for_mail };
     let source = Arc::new(Source { origin, log: logging.filter() });
     match daemon::run(parsed.config, options, source) {
@@ -52,7 +55,11 @@ struct Source {
 
 impl daemon::Source for Source {
     fn load(&self) -> Result<Parsed, String> {
-        self.origin.load().map_err(|error| error.to_string())
+        let parsed = self.origin.load().map_err(|error| error.to_string())?;
+        if let Some(warning) = open_password(&self.origin.path, &parsed.config) {
+            tracing::warn!("{warning}");
+        }
+        Ok(parsed)
     }
 
     fn set_log_level(&self, level: LogLevel) {

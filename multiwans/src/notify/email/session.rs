@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -26,6 +27,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// For one answer. RFC 5321 §4.5.3.2 wants minutes, from a mail server with thousands of mails to move;
 /// a dawdling server delays a router's next mail, which may be about something new.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// After this much silence at the begin, who watches is told.
+const QUIET_TIME: Duration = Duration::from_secs(5);
 /// For the whole conversation.
 const TOTAL_TIME: Duration = Duration::from_secs(180);
 /// For the good-bye, which nobody needs.
@@ -58,7 +61,7 @@ pub struct Delivery {
 }
 
 impl Server {
-    /// Hands a message over. `tell` hears of each step that succeeded.
+    /// Hands a message over. `tell` hears of each step that succeeded, and of a long wait for the first.
     ///
     /// # Errors
     /// What kept it from every recipient.
@@ -113,7 +116,25 @@ impl Server {
         let what = format!("connection to {address}");
         let connecting =
             AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT_TIME), &hello, implicit, None);
-        let mut connection = self.step(&what, connecting).await?;
+        let silent = match self.encryption {
+            Encryption::Implicit => "",
+            _ => {
+                "; a server that waits for TLS from the first byte is as silent: for that (port 465) email.tls must be implicit"
+            }
+        };
+        let mut connecting = pin!(connecting);
+        let connected = match timeout(QUIET_TIME, &mut connecting).await {
+            Ok(connected) => connected,
+            Err(_) => {
+                let (quiet, limit) = (QUIET_TIME.as_secs(), ANSWER_TIME.as_secs());
+                tell(format!("{what}: no answer within {quiet} s, waiting for up to {limit} s{silent}"));
+                timeout(ANSWER_TIME - QUIET_TIME, connecting).await.map_err(|_| {
+                    let late = late(&format!("{what}: no answer"), ANSWER_TIME);
+                    Failure { text: late.text + silent, ..late }
+                })?
+            }
+        };
+        let mut connection = connected.map_err(|error| self.failure(&what, &error))?;
         tell(format!("connected to {address}{}", encrypted(&connection)));
 
         let wanted = match self.encryption {

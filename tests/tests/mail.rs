@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use multiwans_tests::smtp::{MailServer, Options};
 use multiwans_tests::topology::INTERNET;
-use multiwans_tests::wait::stays_true;
+use multiwans_tests::wait::{stays_true, wait_until};
 use multiwans_tests::{Config, Daemon, Lab, daemon};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -203,6 +203,27 @@ fn without_the_section_there_are_no_mails() -> Result<()> {
     daemon.terminate()?;
     assert_eq!(server.connections(), 0);
     Ok(())
+}
+
+/// It waits for TLS, and who asks for STARTTLS waits for its greeting.
+#[test]
+fn mail_test_says_what_a_silent_server_may_want() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let server = lab.mail_server(&Options::plain(465).implicit_tls())?;
+    let run = lab.router_files().run();
+    fs::write(run.join("test.yaml"), tls_config(&lab, &server, "port: 465, tls: starttls").to_string())?;
+    let out = run.join("out");
+    let mut command = daemon::command(&lab)?;
+    command.args(["mail-test", "-c", "/run/test.yaml"]).stdout(fs::File::create(&out)?);
+    let mut process = command.spawn()?;
+    let told = wait_until("a word while it waits", Duration::from_secs(30), || {
+        let text = fs::read_to_string(&out).unwrap_or_default();
+        text.contains("no answer within 5 s, waiting for up to 60 s")
+            && text.contains("(port 465) email.tls must be implicit")
+    });
+    process.kill()?;
+    process.wait()?;
+    told
 }
 
 #[test]

@@ -164,6 +164,67 @@ fn each_wan_has_servers_of_its_own_and_silent_ones_are_asked_as_often_as_dns_say
     daemon.terminate()
 }
 
+/// A probe of the only address finds nobody while the first server is waited for.
+#[test]
+fn a_link_is_not_judged_at_start_while_its_names_are_resolved_for_the_first_time() -> Result<()> {
+    let lab = Lab::builder().wans(1).build()?;
+    let [_, alive, silent, ..] = INTERNET_OTHERS;
+    let _server = lab.serve_dns(
+        Ns::Internet,
+        53,
+        &[
+            &format!("listen-address={INTERNET}"),
+            &format!("address=/alive.example.org/{alive}"),
+            "bind-interfaces",
+            "except-interface=lo",
+        ],
+    )?;
+    let _deaf = lab.in_ns(Ns::Internet, || UdpSocket::bind((silent, 53)))?;
+    let servers = |servers: &str| {
+        Config::of(&lab)
+            .extra(&format!("dns: {{retry: 2, timeout: 3, servers: [{servers}]}}"))
+            .wan_key(1, &format!("ping: [{DEAD}, alive.example.org]"))
+    };
+    let mut daemon = Daemon::start(&lab, &servers(&format!("{silent}, {INTERNET}")))?;
+    daemon.wait_status("on by the second server's answer", Duration::from_secs(20), |s| s.is_on(1))?;
+    let log = daemon.log();
+    assert!(!log.contains("OFF:"), "never off\n{log}");
+    daemon.terminate()?;
+
+    // With nobody but the silent one there is a judgement still, after 2 times 3 s.
+    let mut daemon = Daemon::start(&lab, &servers(&silent.to_string()))?;
+    daemon.wait_status("off in the end", Duration::from_secs(20), |s| s.is_off(1))?;
+    daemon.terminate()
+}
+
+/// It answers at times, nobody listens at others.
+#[test]
+fn trouble_that_changes_is_one_trouble() -> Result<()> {
+    let lab = Lab::builder().wans(1).build()?;
+    let [_, first, second, ..] = INTERNET_OTHERS;
+    let records = [first, second].map(|address| format!("host-record=alive.example.org,{address}"));
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    let server = lab.serve_dns(Ns::Internet, 53, &records)?;
+    let mut daemon = Daemon::start(&lab, &config(&lab, "alive.example.org"))?;
+    daemon.wait_status("on", NOTICED, |s| s.is_on(1))?;
+    server.kill();
+    let told = |text: &str| daemon.log().matches(text).count();
+    wait_until("a refused question", ASKED_AGAIN, || {
+        told(&format!("{first}, {second} are probed as before: {INTERNET}: Connection refused")) == 1
+    })?;
+    let deaf = lab.in_ns(Ns::Internet, || UdpSocket::bind((INTERNET, 53)))?;
+    deaf.set_read_timeout(Some(ASKED_AGAIN))?;
+    let asked = |deaf: &UdpSocket| deaf.recv(&mut [0; 512]);
+    asked(&deaf)?;
+    asked(&deaf)?;
+    drop(deaf);
+    let _server = lab.serve_dns(Ns::Internet, 53, &records)?;
+    let resolved = format!("alive.example.org is {first}, {second}");
+    wait_until("the end of the trouble", Duration::from_secs(40), || told(&resolved) == 2)?;
+    assert_eq!(told("cannot be resolved"), 1, "{}", daemon.log());
+    daemon.terminate()
+}
+
 #[test]
 fn an_answer_is_kept_for_most_of_its_time_to_live() -> Result<()> {
     let lab = Lab::builder().wans(1).build()?;

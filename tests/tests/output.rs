@@ -383,3 +383,30 @@ fn an_ipv6_socket_sends_datagrams_to_mapped_addresses() -> Result<()> {
     assert_eq!(seen(&answer[..length])?, wan_ip(2));
     daemon.terminate()
 }
+
+#[test]
+fn rules_with_ports_stand_and_are_not_repaired() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let config = Config::of(&lab).filter(2, "sctp", &own("protocol: sctp, dports: [9000]")).filter(
+        2,
+        "udplite",
+        &own("protocol: udplite, sports: [7]"),
+    );
+    let mut daemon = Daemon::start(&lab, &config)?;
+    let rules = || -> Result<String> { lab.sh(Ns::Router, "ip rule show") };
+    daemon.wait_status("WAN2 on", FAILOVER, |s| s.is_on(2))?;
+    wait_until("the rules", FAILOVER, || rules().is_ok_and(|rules| rules.contains("dport 9000")))?;
+    let written = rules()?;
+    // Each look at the rules is asked for by a disturbance, and its end seen by the repair.
+    for round in 1..=3 {
+        lab.sh(Ns::Router, "ip rule del priority 30000")?;
+        wait_until("the repair", FAILOVER, || daemon.log().matches("rule 30000").count() >= round)?;
+        assert_eq!(rules()?, written);
+    }
+    let told: Vec<String> =
+        daemon.log().lines().filter(|line| line.contains("WARN")).map(str::to_owned).collect();
+    assert!(told.iter().all(|line| line.contains("rule 30000")), "{told:#?}");
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert!(!daemon.log().contains("deleted"), "{}", daemon.log());
+    daemon.terminate()
+}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
 use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
@@ -17,6 +18,10 @@ use crate::types::TableId;
 const LOOPBACK: &str = "lo";
 /// What `suppress_prefixlength` is dumped as where a rule has none.
 const NO_SUPPRESSION: u32 = u32::MAX;
+/// `FRA_SPORT_MASK` and `FRA_DPORT_MASK` of linux/fib_rules.h, which the crate does not know yet. Kernels from 6.15 on
+/// say one of all bits with each single port, asked for or not.
+const PORT_MASKS: [u16; 2] = [28, 29];
+const ALL_BITS: [u8; 2] = [0xff; 2];
 
 /// One of these rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +165,7 @@ impl OutputRule {
                 RuleAttribute::IpProtocol(value) => protocol = Some(u8::from(*value)),
                 RuleAttribute::SourcePortRange(range) => sport = Some(ports(range)),
                 RuleAttribute::DestinationPortRange(range) => dport = Some(ports(range)),
+                RuleAttribute::Other(other) if is_whole_port(other) => {}
                 _ => return None,
             }
         }
@@ -182,6 +188,11 @@ impl OutputRule {
         };
         Some(Self { priority: priority?, packets, action })
     }
+}
+
+/// Whether this says only that every bit of a port counts, as without it.
+fn is_whole_port(attribute: &DefaultNla) -> bool {
+    PORT_MASKS.iter().any(|kind| *attribute == DefaultNla::new(*kind, ALL_BITS.to_vec()))
 }
 
 /// Adds a rule behind all others of its priority, an equal one or not.
@@ -227,10 +238,24 @@ mod tests {
     #[test]
     fn what_else_a_rule_says_makes_it_another_one() {
         let rule = OutputRule { priority: 30_040, packets: Packets::ALL, action: Action::Lookup(TableId(7)) };
-        for extra in [RuleAttribute::FwMark(1), RuleAttribute::Iifname("lo".into())] {
+        let mask = |kind, bytes: &[u8]| RuleAttribute::Other(DefaultNla::new(kind, bytes.to_vec()));
+        let with = |extra| {
             let mut message = rule.message();
             message.attributes.push(extra);
-            assert_eq!(OutputRule::parse(&message), None);
+            OutputRule::parse(&message)
+        };
+        for extra in [
+            RuleAttribute::FwMark(1),
+            RuleAttribute::Iifname("lo".into()),
+            mask(28, &[0xff, 0]),
+            mask(29, &[0xfe, 0xff]),
+            mask(29, &[]),
+            mask(25, &[0xff, 0xff]), // a DSCP
+        ] {
+            assert_eq!(with(extra), None);
+        }
+        for kind in PORT_MASKS {
+            assert_eq!(with(mask(kind, &[0xff, 0xff])), Some(rule.clone()));
         }
     }
 }

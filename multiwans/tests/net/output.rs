@@ -1,6 +1,6 @@
 //! Rules for the router's own traffic: written, changed, repaired and removed in a namespace.
 
-use multiwans::config::{Chain, Config, Filter, Protocol};
+use multiwans::config::{Chain, Config, Filter, PortRange, Protocol};
 use multiwans::engine::command::Routes;
 use multiwans::net::{Change, Kernel};
 
@@ -135,5 +135,36 @@ fn what_others_do_to_them_is_repaired() {
         let filters = vec![filter("icmp", Protocol::Icmp, &[]), filter("rest", Protocol::All, &[])];
         let mut second = Kernel::new(&own(filters)).unwrap();
         assert_eq!(second.apply(&wish_steered(&[2, 3])).await.unwrap(), []);
+    });
+}
+
+#[test]
+fn rules_with_ports_are_found_as_they_were_written() {
+    alone(|| async {
+        (1..=3).for_each(link);
+        let port = |first, last| vec![PortRange { first, last }];
+        let with = |protocol, sports, dports| Filter { sports, dports, ..filter("own", protocol, &[]) };
+        let config = own(vec![
+            with(Protocol::Sctp, Vec::new(), port(9000, 9000)),
+            with(Protocol::Udplite, port(7, 7), Vec::new()),
+            with(Protocol::Sctp, port(1, 9), port(80, 89)),
+            with(Protocol::Udp, port(5, 5), port(53, 53)),
+        ]);
+        let mut kernel = Kernel::new(&config).unwrap();
+        kernel.apply(&wish_steered(&[2, 3])).await.unwrap();
+        let written = output_rules();
+        for ports in ["dport 9000", "sport 7 ", "sport 1-9 dport 80-89", "sport 5 dport 53"] {
+            assert!(written.iter().any(|rule| rule.contains(ports)), "{ports}: {written:?}");
+        }
+        for _ in 0..2 {
+            assert_eq!(kernel.apply(&wish_steered(&[2, 3])).await.unwrap(), []);
+            assert_eq!(output_rules(), written);
+        }
+        let mut second = Kernel::new(&config).unwrap();
+        assert_eq!(second.apply(&wish_steered(&[2, 3])).await.unwrap(), []);
+        assert_eq!(output_rules(), written);
+        ip("rule add priority 30051 ipproto sctp dport 9001 lookup 1 protocol 109");
+        assert!(!kernel.apply(&wish_steered(&[2, 3])).await.unwrap().is_empty());
+        assert_eq!(kernel.apply(&wish_steered(&[2, 3])).await.unwrap(), []);
     });
 }

@@ -14,11 +14,14 @@ pub(super) enum Action {
     Leave,
     /// Write ours, with metric 0, over what stands there.
     Write {
-        /// Somebody else's route that it takes the place of: to be remembered first.
+        /// Somebody else's route that it takes the place of.
         over: Option<RouteMessage>,
     },
     /// Put the original back.
-    Restore,
+    Restore {
+        /// As above.
+        over: Option<RouteMessage>,
+    },
     /// Delete ours: what remains leads there.
     Withdraw(RouteMessage),
 }
@@ -28,22 +31,47 @@ pub(super) enum Action {
 pub(super) struct Decision {
     pub(super) action: Action,
     pub(super) stale: Vec<RouteMessage>,
-    /// The remembered original has been overtaken: somebody has set another route since.
-    pub(super) forget: bool,
 }
 
-/// Decides for `wanted`. `standing` are the main table's default routes as dumped; `original` is what ours replaced.
+/// What is known of the original: the route of metric 0 that was found at the start, whatever others set since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Not looked for in this run. What stands now counts more than what an earlier run left in the journal.
+    Unseen,
+    /// There was no default route at all, or what there was is gone for good: the first that comes is it.
+    Missing,
+    /// It is in the journal, or there is none and will be none, as others have routes of a higher metric.
+    Settled,
+}
+
+impl Origin {
+    /// Looks at the routes: the original, where one is found, and what is known then. `remembered`: the journal has one.
+    pub(super) fn look(self, standing: &[RouteMessage], remembered: bool) -> (Option<&RouteMessage>, Self) {
+        let found = standing.iter().find(|m| metric(m) == 0).filter(|m| !is_ours(m));
+        match (self, found) {
+            (Self::Settled, _) => (None, self),
+            (Self::Unseen | Self::Missing, Some(found)) => (Some(found), Self::Settled),
+            (Self::Unseen | Self::Missing, None) if remembered || !standing.iter().all(is_ours) => {
+                (None, Self::Settled)
+            }
+            (Self::Unseen | Self::Missing, None) => (None, Self::Missing),
+        }
+    }
+}
+
+/// Decides for `wanted`. `standing` are the main table's default routes as dumped.
 pub(super) fn decide(standing: &[RouteMessage], wanted: &Via, original: Option<&RouteMessage>) -> Decision {
     let there = |message: &RouteMessage| leads(message, wanted) == Leads::There;
     let first = standing.iter().find(|m| metric(m) == 0);
     // The first of the lowest metric: `min_by_key` keeps the first of equals.
     let best_other = standing.iter().filter(|m| !is_ours(m)).min_by_key(|m| metric(m));
     let original = original.filter(|original| there(original));
+    let others = |first: Option<&RouteMessage>| first.filter(|first| !is_ours(first)).cloned();
 
     let action = match first {
         Some(first) if !is_ours(first) && there(first) => Action::Leave,
+        _ if original.is_some() => Action::Restore { over: others(first) },
         Some(first) if !is_ours(first) => Action::Write { over: Some(first.clone()) },
-        _ if original.is_some() => Action::Restore,
         Some(first) if best_other.is_some_and(there) => Action::Withdraw(first.clone()),
         Some(first) if wanted.is(first) => Action::Leave,
         None if best_other.is_some_and(there) => Action::Leave,
@@ -51,7 +79,7 @@ pub(super) fn decide(standing: &[RouteMessage], wanted: &Via, original: Option<&
     };
     let used = first.filter(|first| is_ours(first));
     let stale = standing.iter().filter(|m| is_ours(m) && !used.is_some_and(|used| std::ptr::eq(used, *m)));
-    Decision { action, stale: stale.cloned().collect(), forget: first.is_some_and(|first| !is_ours(first)) }
+    Decision { action, stale: stale.cloned().collect() }
 }
 
 /// Whether, at stop, the original comes back for a final default `wanted`: when it uses that link, be it as one of
@@ -126,8 +154,11 @@ mod tests {
     #[test]
     fn the_original_comes_back_with_its_link() {
         let original = foreign(1, 0);
-        assert_eq!(action(&[via(2).message()], Some(&original)), Action::Restore);
-        assert_eq!(action(&[], Some(&original)), Action::Restore);
+        let restore = |over| Action::Restore { over };
+        assert_eq!(action(&[via(2).message()], Some(&original)), restore(None));
+        assert_eq!(action(&[], Some(&original)), restore(None));
+        assert_eq!(action(&[foreign(2, 0)], Some(&original)), restore(Some(foreign(2, 0))));
+        assert_eq!(action(&[foreign(1, 0)], Some(&original)), Action::Leave);
         assert_eq!(action(&[via(3).message()], Some(&foreign(2, 0))), Action::Write { over: None });
     }
 
@@ -140,10 +171,31 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_new_route_overtakes_the_original() {
-        let found = decide(&[foreign(3, 0)], &via(1), Some(&foreign(1, 0)));
-        assert_eq!(found.action, Action::Write { over: Some(foreign(3, 0)) });
-        assert!(found.forget);
+    fn the_original_is_the_one_of_the_start() {
+        use Origin::{Missing, Settled, Unseen};
+        let (admins, others, ours) = (foreign(1, 0), foreign(2, 0), via(1).message());
+        let standing = std::slice::from_ref(&admins);
+        assert_eq!(Unseen.look(standing, false), (Some(&admins), Settled));
+        assert_eq!(Unseen.look(standing, true), (Some(&admins), Settled), "set between two runs");
+        assert_eq!(Settled.look(&[others.clone()], true), (None, Settled));
+        assert_eq!(Settled.look(&[others.clone()], false), (None, Settled));
+        // After a crash.
+        assert_eq!(Unseen.look(&[ours.clone()], true), (None, Settled));
+        // A DHCP client that comes later.
+        assert_eq!(Unseen.look(&[], false), (None, Missing));
+        assert_eq!(Missing.look(&[ours.clone()], false), (None, Missing));
+        assert_eq!(Missing.look(&[others.clone()], false), (Some(&others), Settled));
+        assert_eq!(Unseen.look(&[ours, foreign(1, 100)], false), (None, Settled));
+        assert_eq!(
+            decide(&[others.clone()], &via(3), Some(&admins)).action,
+            Action::Write { over: Some(others) }
+        );
+    }
+
+    #[test]
+    fn our_protocol_is_told_as_a_number() {
+        let told = super::super::routes::describe(&via(1).message());
+        assert!(told.ends_with(" proto 109 table main"), "{told}");
     }
 
     #[test]

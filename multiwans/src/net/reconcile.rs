@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use netlink_packet_route::route::RouteMessage;
 
-use super::default_route::{Action, comes_back, decide};
+use super::default_route::{Action, Origin, comes_back, decide};
 use super::names_watch::NamesWatch;
 use super::netns::Namespace;
 use super::output_plan::OutputFilters;
@@ -129,6 +129,8 @@ pub struct Kernel {
     names_watch: Option<NamesWatch>,
     rp_filter: RpFilter,
     undo: Undo,
+    /// Of the main table's default route.
+    origin: Origin,
     /// What was so when it was last looked at: missing now, somebody took it.
     standing: Standing,
     /// Every table has been searched for routes of an earlier run; after that only the configured ones are looked at.
@@ -179,6 +181,7 @@ impl Kernel {
             names_watch: names_watch.ok(),
             rp_filter: RpFilter::new(&paths.ipv4_conf),
             undo: Undo::open(&paths.run, &namespace),
+            origin: Origin::Unseen,
             standing: Standing::default(),
             swept: false,
             nameless: false,
@@ -268,6 +271,7 @@ impl Kernel {
         {
             outcome.failures.push(error);
         }
+        self.origin = Origin::Unseen;
         let standing = routes::defaults(TableId::MAIN).unwrap_or_default();
         let stays = standing.iter().find(|route| routes::is_ours(route)).map(routes::describe);
         if outcome.failures.is_empty() { Ok(stays) } else { Err(outcome.failures) }
@@ -451,20 +455,11 @@ impl Kernel {
             Ok(standing) => standing,
             Err(e) => return outcome.failures.push(Error::refused("list the main table", e)),
         };
-        let original = self.undo.journal().default_route.clone();
-        let decision = decide(&standing, via, original.as_ref().map(|original| &original.0));
+        let Some(original) = self.find_original(&standing, outcome) else { return };
+        let decision = decide(&standing, via, original.as_ref());
         match decision.action {
-            Action::Leave => {
-                if decision.forget {
-                    self.remember(None, outcome);
-                }
-            }
+            Action::Leave => {}
             Action::Write { over } => {
-                if let Some(over) = &over
-                    && !self.remember(Some(over.clone()), outcome)
-                {
-                    return;
-                }
                 let step = routes::replace(&mut self.rtnl, via.message()).await;
                 outcome.note(match step {
                     Ok(()) => {
@@ -474,9 +469,19 @@ impl Kernel {
                     Err(e) => Err(self.route_refused(wan, via, e).await),
                 });
             }
-            Action::Restore => {
-                if let Some(Original(original)) = original {
-                    self.restore_default(original, outcome).await;
+            Action::Restore { over } => {
+                if let Some(original) = original {
+                    let over = over.as_ref().map(routes::describe);
+                    let repair = self.judged(Change::DefaultWritten { wan, via: *via, over: over.clone() });
+                    let told = match (repair, over) {
+                        (repair @ Change::PutBack(_), _) => repair,
+                        (_, None) => Change::DefaultRestored(routes::describe(&original)),
+                        (_, Some(over)) => Change::DefaultRestored(format!(
+                            "{}, in the place of {over}",
+                            routes::describe(&original)
+                        )),
+                    };
+                    self.restore_default(original, told, outcome).await;
                 }
             }
             Action::Withdraw(ours) => self.delete_route(&ours, outcome).await,
@@ -486,15 +491,42 @@ impl Kernel {
         }
     }
 
-    async fn restore_default(&mut self, original: RouteMessage, outcome: &mut Outcome) {
-        let route = routes::describe(&original);
-        match routes::replace(&mut self.rtnl, routes::writable(original)).await {
-            Ok(()) => outcome.done.push(Change::DefaultRestored(route)),
-            Err(e) => outcome.failures.push(Error::refused(format!("restore route {route}"), e)),
+    /// The original, as the journal has it now; `None` where the journal could not be written.
+    fn find_original(
+        &mut self,
+        standing: &[RouteMessage],
+        outcome: &mut Outcome,
+    ) -> Option<Option<RouteMessage>> {
+        let remembered = self.undo.journal().default_route.as_ref();
+        if remembered.is_some_and(|Original(original)| !routes::has_interface(original)) {
+            // It cannot come back: whoever makes the interface anew (pppd, a DHCP client) sets another.
+            if !self.remember(None, outcome) {
+                return None;
+            }
+            self.origin = Origin::Missing;
         }
-        // Also where it failed: what the kernel refuses now (its interface or its address is gone), it would have
-        // taken away by itself. Ours is written on the next call.
-        self.remember(None, outcome);
+        let remembered = self.undo.journal().default_route.is_some();
+        let (found, origin) = self.origin.look(standing, remembered);
+        if let Some(found) = found
+            && !self.remember(Some(found.clone()), outcome)
+        {
+            return None;
+        }
+        self.origin = origin;
+        Some(self.undo.journal().default_route.clone().map(|Original(original)| original))
+    }
+
+    async fn restore_default(&mut self, original: RouteMessage, told: Change, outcome: &mut Outcome) {
+        let route = routes::describe(&original);
+        if let Err(e) = routes::replace(&mut self.rtnl, routes::writable(original)).await {
+            outcome.failures.push(Error::refused(format!("restore route {route}"), e));
+            // What the kernel refuses now (its address is gone), it would have taken away by itself. Ours is
+            // written on the next call.
+            self.origin = Origin::Missing;
+            self.remember(None, outcome);
+            return;
+        }
+        outcome.done.push(told);
     }
 
     /// Whether the journal says so now.
@@ -525,7 +557,8 @@ impl Kernel {
             // Only over ours, or over nothing: somebody else's newer route stays.
             let first = standing.iter().find(|m| routes::metric(m) == 0);
             if first.is_none_or(routes::is_ours) {
-                return self.restore_default(original, outcome).await;
+                let told = Change::DefaultRestored(routes::describe(&original));
+                return self.restore_default(original, told, outcome).await;
             }
         }
         if let Some((wan, via)) = wanted {

@@ -141,6 +141,14 @@ pub(super) fn table(message: &RouteMessage) -> TableId {
     table.unwrap_or(TableId(u32::from(message.header.table)))
 }
 
+/// Whether the interface it names is still there; one that names none has its own ways to tell.
+pub(super) fn has_interface(message: &RouteMessage) -> bool {
+    message.attributes.iter().all(|a| match a {
+        RouteAttribute::Oif(index) => existing_name(IfIndex(*index)).is_some(),
+        _ => true,
+    })
+}
+
 /// For the log.
 pub(super) fn describe(message: &RouteMessage) -> String {
     let mut text = String::from("default");
@@ -154,13 +162,22 @@ pub(super) fn describe(message: &RouteMessage) -> String {
             _ => {}
         }
     }
-    text + &format!(" proto {} table {}", message.header.protocol, table(message).name())
+    // The crate's text for one that it does not know is `other(109)`.
+    let protocol = match message.header.protocol {
+        RouteProtocol::Other(number) => number.to_string(),
+        known => known.to_string(),
+    };
+    text + &format!(" proto {protocol} table {}", table(message).name())
 }
 
 /// An interface's name, or, where it has none any more, its index.
 fn name(index: IfIndex) -> String {
+    existing_name(index).unwrap_or_else(|| index.to_string())
+}
+
+fn existing_name(index: IfIndex) -> Option<String> {
     let name = nix::net::if_::if_indextoname(index.0).ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| !name.is_empty()).unwrap_or_else(|| index.to_string())
+    name.filter(|name| !name.is_empty())
 }
 
 /// The default routes of one table with type of service 0, in the order the kernel prefers them within a metric.

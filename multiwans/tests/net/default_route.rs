@@ -1,6 +1,6 @@
 //! The main table's default route, which is everybody's.
 
-use multiwans::net::Kernel;
+use multiwans::net::{Change, Kernel};
 
 use crate::bench::*;
 
@@ -157,6 +157,85 @@ fn somebody_elses_newer_route_is_not_overwritten_by_the_original() {
         kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
         kernel.remove(None).await.unwrap();
         assert_eq!(defaults(), ["default via 10.0.2.1 dev wan2 proto dhcp"]);
+    });
+}
+
+#[test]
+fn the_original_is_the_one_of_the_start_whoever_replaces_it_meanwhile() {
+    alone(|| async {
+        let original = "via 10.0.1.1 dev wan1 proto static src 10.0.1.2 mtu 1400";
+        let mut kernel = router(&[original]).await;
+        let (before, original) = (residue(), defaults());
+        kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+        let told = |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for round in 0..2 {
+            ip("route replace default via 10.0.2.1 dev wan2");
+            let changes = kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+            assert_eq!(
+                told(&changes),
+                [
+                    "main default route via 10.0.1.1 dev wan1 was replaced by default via 10.0.2.1 dev wan2 proto \
+                 boot table main; put back"
+                ]
+            );
+            assert_eq!(defaults(), original, "{round}");
+            ip("route del default");
+            let changes = kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+            assert_eq!(told(&changes), ["main default route via 10.0.1.1 dev wan1 was gone; put back"]);
+            assert_eq!(defaults(), original);
+        }
+        // While another link is the default; theirs does not come back with that link, nor ever.
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        assert_eq!(defaults(), [OURS_2]);
+        ip("route replace default via 10.0.1.1 dev wan1");
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        assert_eq!(defaults(), [OURS_2]);
+        ip("route replace default via 10.0.2.1 dev wan2");
+        assert_eq!(kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap(), []);
+        let changes = kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+        assert_eq!(
+            told(&changes),
+            [
+                "original default route restored: default via 10.0.1.1 dev wan1 proto static table main, in the \
+             place of default via 10.0.2.1 dev wan2 proto boot table main"
+            ]
+        );
+        assert_eq!(defaults(), original);
+        // Also after a crash, and at the stop.
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        drop(kernel);
+        let mut kernel = Kernel::new(&config(&[1, 2])).unwrap();
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        ip("route replace default via 10.0.1.9 dev wan1");
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        kernel.remove(Some(mark(1))).await.unwrap();
+        assert_eq!(residue(), before);
+    });
+}
+
+#[test]
+fn one_that_comes_after_the_start_is_the_original_where_there_was_none() {
+    alone(|| async {
+        let mut kernel = router(&[]).await;
+        kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+        ip("route replace default via 10.0.1.1 dev wan1 proto dhcp mtu 1400");
+        let theirs = defaults();
+        assert_eq!(kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap(), []);
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        assert_eq!(defaults(), [OURS_2]);
+        kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+        assert_eq!(defaults(), theirs);
+        // Its interface is made anew: so is the route, which is the original then.
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        ip("link del wan1");
+        link(1);
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        ip("route replace default via 10.0.1.1 dev wan1 proto dhcp mtu 1300");
+        let theirs = defaults();
+        kernel.apply(&wish(&[1, 2], Some(2))).await.unwrap();
+        assert_eq!(defaults(), [OURS_2]);
+        kernel.apply(&wish(&[1, 2], Some(1))).await.unwrap();
+        assert_eq!(defaults(), theirs);
     });
 }
 

@@ -296,7 +296,7 @@ fn a_program_that_works_against_the_daemon_is_met_with_pauses() -> Result<()> {
 }
 
 #[test]
-fn an_interface_taken_down_is_switched_on_once() -> Result<()> {
+fn an_interface_taken_down_is_switched_on_after_growing_pauses() -> Result<()> {
     let lab = Lab::builder().build()?;
     let _servers = lab.serve_internet(&[80, 443])?;
     let mut daemon = Daemon::start(&lab, &web_config(&lab))?;
@@ -308,9 +308,15 @@ fn an_interface_taken_down_is_switched_on_once() -> Result<()> {
     assert_eq!(warnings(&daemon, &["WAN1 (eth1)", "switching it on"]), 1);
     daemon.wait_status("WAN1 to be back", Duration::from_secs(10), |s| s.defaults_to(1))?;
     lab.client(Ns::Client).wait_seen(wan_ip(1), INTERNET, 443, HEALED)?;
-    // A person who says it twice means it.
+    // Again: it is left so for 10 s, which the status tells.
     lab.set_down(1)?;
+    let planned = |reason: &str| reason.starts_with("the interface is down; multiwans switches it on at ");
+    daemon.wait_status("the plan", HEALED, |s| s.is_off(1) && planned(&s.wan(1).reason))?;
     stays_true("down", Duration::from_secs(4), || !is_up())?;
+    wait_until("switching on again", Duration::from_secs(15), is_up)?;
+    assert_eq!(warnings(&daemon, &["WAN1 (eth1)", "switching it on"]), 2);
+    assert_eq!(warnings(&daemon, &["switching it on for the 2. time in a row, next time after 30"]), 1);
+    daemon.wait_status("WAN1 to be back", Duration::from_secs(10), |s| s.defaults_to(1))?;
     let report = others.finish()?;
     assert!(report.messages > 200, "the other WAN's session: {report:?}");
     daemon.terminate()

@@ -23,11 +23,13 @@ pub struct Now {
 }
 
 impl Now {
-    /// The local time of day at `mono`, an earlier moment of the same run.
+    /// The local time of day at `mono`, another moment of the same run.
     pub(super) fn time_of_day(&self, mono: Duration) -> TimeOfDay {
         const DAY: i64 = 24 * 60 * 60;
         let ago = self.mono.saturating_sub(mono).as_secs();
-        let local = i64::try_from(self.wall.saturating_sub(ago)).unwrap_or(0) + i64::from(self.utc_offset);
+        let ahead = mono.saturating_sub(self.mono).as_secs();
+        let wall = self.wall.saturating_sub(ago).saturating_add(ahead);
+        let local = i64::try_from(wall).unwrap_or(0) + i64::from(self.utc_offset);
         // At most a day, so it fits.
         TimeOfDay(u32::try_from(local.rem_euclid(DAY)).unwrap_or(0))
     }

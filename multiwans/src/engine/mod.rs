@@ -49,8 +49,8 @@ use reconcile::Reconciler;
 pub struct Engine {
     /// In the configuration's order.
     links: Vec<Link>,
-    /// Whether an event came yet: its time is the links' first.
-    began: bool,
+    /// The time of the last event, once one came: the first one's is the links' first.
+    now: Option<Now>,
     /// The interfaces were seen: before that nothing can be said of data path and routes.
     looked: bool,
     default: Option<WanMark>,
@@ -71,7 +71,7 @@ impl Engine {
             Reconciler::new(links.iter().map(|link| link.label().clone()), config.daemon.run_interval);
         let mut engine = Self {
             links,
-            began: false,
+            now: None,
             looked: false,
             default: None,
             all_down: false,
@@ -90,8 +90,7 @@ impl Engine {
         if self.stopping {
             return;
         }
-        if !self.began {
-            self.began = true;
+        if self.now.replace(now).is_none() {
             self.links.iter_mut().for_each(|link| link.begin(now));
         }
         let mut routes_may_be_gone = false;
@@ -138,9 +137,12 @@ impl Engine {
     pub fn status(&self) -> Status {
         let usable =
             |wan| self.reconciler.steering().is_some_and(|steering| steering.usable.contains_key(&wan));
+        let switched_on =
+            |wan| self.reconciler.bring_up_due(wan).zip(self.now).map(|(due, now)| now.time_of_day(due));
+        let status = |link: &Link| WanStatus::of(link, usable(link.mark()), switched_on(link.mark()));
         Status {
             default: self.default.and_then(|wan| self.label(wan)).map(|label| label.description),
-            wans: self.links.iter().map(|link| WanStatus::of(link, usable(link.mark()))).collect(),
+            wans: self.links.iter().map(status).collect(),
         }
     }
 

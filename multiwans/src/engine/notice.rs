@@ -152,6 +152,10 @@ pub enum Kind {
     BringingUp {
         /// Whose.
         wan: WanLabel,
+        /// How often in a row, with this time.
+        times: u32,
+        /// If it goes down again soon, it is left so for this long.
+        pause: Duration,
     },
     /// Another configuration is followed.
     Reloaded {
@@ -229,7 +233,14 @@ impl fmt::Display for Kind {
                  back without further lines, after pauses of up to {}",
                 Span(*longest_pause)
             ),
-            Self::BringingUp { wan } => write!(f, "{wan}: its interface is down; switching it on"),
+            Self::BringingUp { wan, times: 1, .. } => {
+                write!(f, "{wan}: its interface is down; switching it on")
+            }
+            Self::BringingUp { wan, times, pause } => write!(
+                f,
+                "{wan}: its interface is down; switching it on for the {times}. time in a row, next time after {}",
+                Span(*pause)
+            ),
             Self::Reloaded { changes } => write!(f, "reloaded: {}", changes.join(", ")),
             Self::Stopping { default: Some(wan) } => write!(f, "stopping; {wan} stays the default route"),
             Self::Stopping { default: None } => f.write_str("stopping; the default route was not changed"),

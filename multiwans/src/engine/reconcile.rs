@@ -145,6 +145,11 @@ impl Reconciler {
         self.bring_ups.observe(interfaces, now);
     }
 
+    /// When a link's interface, which is down, is switched on; `None` while that is not waited for.
+    pub(super) fn bring_up_due(&self, wan: WanMark) -> Option<Duration> {
+        self.bring_ups.due(wan)
+    }
+
     /// Issues everything that is due; what to tell of it. `can_leave` tells whether a dead link's flows have
     /// anywhere to go.
     pub(super) fn issue(&mut self, now: Duration, can_leave: impl Fn(WanMark) -> bool) -> Vec<Kind> {
@@ -216,8 +221,8 @@ impl Reconciler {
             self.attach.again_if_settled();
             return (None, None);
         }
-        if let Some(task) = self.bring_ups.ended(id, now) {
-            let told = Kind::CommandGivenUp { task, error: error.to_owned(), tries: 1 };
+        if let Some((task, retry_in)) = self.bring_ups.ended(id, now) {
+            let told = Kind::CommandFailed { task, error: error.to_owned(), retry_in };
             return (None, Some(told));
         }
         match self.on_slot(id, |slot| slot.failed(error, now)) {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::event::TimeOfDay;
 use super::link::Link;
 use crate::types::{IfName, LinkState, WanMark};
 
@@ -42,7 +43,8 @@ pub struct WanStatus {
 }
 
 impl WanStatus {
-    pub(super) fn of(link: &Link, usable: bool) -> Self {
+    /// `switched_on`: when its interface, which is down, is switched on.
+    pub(super) fn of(link: &Link, usable: bool, switched_on: Option<TimeOfDay>) -> Self {
         let label = link.label();
         let (address, prefix_len) = link.address();
         let last_reply = link.last_reply();
@@ -51,7 +53,10 @@ impl WanStatus {
             iface: label.iface.clone(),
             mark: label.mark,
             state: link.state(),
-            reason: link.reason(),
+            reason: match switched_on {
+                Some(at) => format!("{}; multiwans switches it on at {at}", link.reason()),
+                None => link.reason(),
+            },
             since: link.since().wall,
             order: link.order(),
             address: format!("{address}/{prefix_len}"),

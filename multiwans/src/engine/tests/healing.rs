@@ -81,35 +81,56 @@ fn what_an_audit_cannot_put_back_is_the_targets_business() {
 }
 
 #[test]
-fn an_interface_that_is_down_is_switched_on_once() {
+fn an_interface_that_is_down_is_switched_on_after_growing_pauses() {
     let mut world = World::healthy(&[Some(1), Some(2)]);
+    let reason = |world: &World| world.engine.status().wans[0].reason.clone();
     let down = |world: &mut World| world.change(1, |eth1| eth1.up = false);
     let up = |world: &mut World| world.change(1, |eth1| eth1.up = true);
     assert!(!down(&mut world).iter().any(is_bring_up), "not at once");
     world.settle();
     world.notices();
     let bring_up = Command::BringUp { wan: wan(1), iface: interface(1, 0).name };
+    assert!(reason(&world).starts_with("the interface is down; multiwans switches it on at "));
     assert_eq!(world.wait(), std::slice::from_ref(&bring_up));
     assert_eq!(world.now, Duration::from_secs(2));
     assert_eq!(world.notices(), ["WAN1 (eth1): its interface is down; switching it on"]);
-    world.answer(is_bring_up, Some("No such device"));
-    assert_eq!(world.notices(), ["could not switch on the interface of WAN1 (eth1): No such device"]);
-    world.look();
-    assert_eq!(world.deadline(), None, "once");
+    assert_eq!(reason(&world), "the interface is down");
 
-    // Somebody else switches it on, and off again in less than a minute: that is meant.
-    up(&mut world);
-    world.settle();
-    down(&mut world);
-    world.settle();
-    assert_eq!(world.deadline(), None);
-    // The next outage is another one.
+    // It fails, and then helps for a moment only, in turn.
+    world.answer(is_bring_up, Some("No such device"));
+    assert_eq!(
+        world.notices(),
+        ["could not switch on the interface of WAN1 (eth1): No such device; next try in 10.0 s"]
+    );
+    let mut at = 2;
+    for (times, pause, next) in [(2, 10, "30.0 s"), (3, 30, "60.0 s"), (4, 60, "60.0 s"), (5, 60, "60.0 s")] {
+        world.look();
+        let due = world.deadline();
+        at += pause;
+        assert_eq!(due, Some(Duration::from_secs(at)), "{times}");
+        assert_eq!(world.wait(), std::slice::from_ref(&bring_up));
+        let told = format!(
+            "WAN1 (eth1): its interface is down; switching it on for the {times}. time in a row, next time \
+             after {next}"
+        );
+        assert_eq!(world.notices(), [told]);
+        world.answer(is_bring_up, None);
+        up(&mut world);
+        world.settle();
+        assert_eq!(world.deadline(), None);
+        down(&mut world);
+        world.settle();
+        world.notices();
+    }
+    // It was on for long enough: another outage.
     up(&mut world);
     world.settle();
     world.now += Duration::from_secs(60);
     down(&mut world);
     world.settle();
+    let due = world.now + Duration::from_secs(2);
     assert_eq!(world.wait(), [bring_up]);
+    assert_eq!(world.now, due);
 }
 
 #[test]

@@ -226,7 +226,12 @@ impl Run {
         let slot = replaces(command).filter(|slot| self.pending.get(slot) == Some(id));
         if succeed {
             slot.map(|slot| self.pending.remove(&slot));
-            return self.send(Event::Done(*id));
+            self.send(Event::Done(*id));
+            if let Command::BringUp { wan, .. } = command {
+                // What does not come up is switched on for ever.
+                self.change(wan.get(), |interface| interface.up = true);
+            }
+            return;
         }
         self.failed.extend(slot);
         if let Command::Audit { .. } = command {

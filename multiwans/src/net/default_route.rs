@@ -177,17 +177,17 @@ mod tests {
         let standing = std::slice::from_ref(&admins);
         assert_eq!(Unseen.look(standing, false), (Some(&admins), Settled));
         assert_eq!(Unseen.look(standing, true), (Some(&admins), Settled), "set between two runs");
-        assert_eq!(Settled.look(&[others.clone()], true), (None, Settled));
-        assert_eq!(Settled.look(&[others.clone()], false), (None, Settled));
+        assert_eq!(Settled.look(std::slice::from_ref(&others), true), (None, Settled));
+        assert_eq!(Settled.look(std::slice::from_ref(&others), false), (None, Settled));
         // After a crash.
-        assert_eq!(Unseen.look(&[ours.clone()], true), (None, Settled));
+        assert_eq!(Unseen.look(std::slice::from_ref(&ours), true), (None, Settled));
         // A DHCP client that comes later.
         assert_eq!(Unseen.look(&[], false), (None, Missing));
-        assert_eq!(Missing.look(&[ours.clone()], false), (None, Missing));
-        assert_eq!(Missing.look(&[others.clone()], false), (Some(&others), Settled));
+        assert_eq!(Missing.look(std::slice::from_ref(&ours), false), (None, Missing));
+        assert_eq!(Missing.look(std::slice::from_ref(&others), false), (Some(&others), Settled));
         assert_eq!(Unseen.look(&[ours, foreign(1, 100)], false), (None, Settled));
         assert_eq!(
-            decide(&[others.clone()], &via(3), Some(&admins)).action,
+            decide(std::slice::from_ref(&others), &via(3), Some(&admins)).action,
             Action::Write { over: Some(others) }
         );
     }

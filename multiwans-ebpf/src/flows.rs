@@ -35,7 +35,6 @@ pub struct Flow {
     /// The filter that chose it, as far as it is known.
     pub filter: FilterTag,
     inbound: bool,
-    entry: *mut FlowValue,
 }
 
 impl Flow {
@@ -45,21 +44,19 @@ impl Flow {
     pub fn lacks_filter(&self, version: u32) -> bool {
         !self.inbound && (self.filter.number == FilterTag::UNKNOWN || self.filter.version != version as u16)
     }
+}
 
-    /// Remembers that the filter `found` chose the flow, if it sends where the flow is. The entry is read
-    /// again: keeping what was read of it would take stack that the search between needs.
-    #[inline(always)]
-    pub fn attribute(&self, found: Match, version: u32) -> (u32, FilterTag) {
-        let number = read_binding(self.entry).wan as u32;
-        let filter = if found.wan == number { found.filter as u16 } else { FilterTag::NONE };
-        let filter = FilterTag { number: filter, version: version as u16 };
-        write_seen(self.entry, Seen { at: read_seen(self.entry).at, filter });
-        let fwmark = match links::wan(number) {
-            Some(wan) => wan.fwmark,
-            None => 0,
-        };
-        (fwmark, filter)
-    }
+/// Remembers that the filter `found` chose a flow, if it sends where the flow is; gives the mark of that WAN, and
+/// the filter. Looked up again: an entry kept through the search would have the verifier walk through it once
+/// with and once without. `None`: it is gone.
+#[inline(always)]
+pub fn attribute(key: &FlowKey4, found: Match, version: u32) -> Option<(u32, FilterTag)> {
+    let entry = MW_FLOWS.get_ptr_mut(key)?;
+    let number = read_binding(entry).wan as u32;
+    let filter = if found.wan == number { found.filter as u16 } else { FilterTag::NONE };
+    let filter = FilterTag { number: filter, version: version as u16 };
+    write_seen(entry, Seen { at: read_seen(entry).at, filter });
+    Some((links::wan(number)?.fwmark, filter))
 }
 
 /// The WAN a packet's flow is on, if it is known, its WAN was in service ever since, and it was not idle for
@@ -93,7 +90,7 @@ pub fn find(packet: &Packet) -> Option<Flow> {
             write_state(entry, next);
         }
     }
-    Some(Flow { fwmark: wan.fwmark, filter, inbound: inbound != 0, entry })
+    Some(Flow { fwmark: wan.fwmark, filter, inbound: inbound != 0 })
 }
 
 /// Stores what an answer shows: the flow with this key is on a WAN.

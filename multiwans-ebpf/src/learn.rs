@@ -28,10 +28,10 @@ pub fn decide(ctx: &TcContext) -> Outcome {
         Ok(packet) => packet,
         Err(reason) => return Outcome::untouched(reason),
     };
-    let reason = if packet.is_error || packet.fragment == Fragment::Later {
+    let reason = if packet.is_error || packet.fragment() == Fragment::Later {
         Reason::NotAnAnswer
     } else {
         flows::learn(&packet.tuple.reversed(), packet.flags, number, &wan)
     };
-    Outcome::untouched(reason).about(&packet)
+    Outcome::untouched(reason).about(packet)
 }

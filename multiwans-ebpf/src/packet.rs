@@ -1,6 +1,8 @@
 //! Reading a packet: from the socket buffer to its tuple.
 
-use aya_ebpf::programs::TcContext;
+use core::cell::Cell;
+
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::TcContext};
 use multiwans_common::{FlowKey4, FragmentKey4, Reason, protocol, tcp};
 
 pub use crate::headers::Fragment;
@@ -18,7 +20,6 @@ const PULL_BYTES: u32 = 160;
 const VLAN_ID: u32 = 0x0fff;
 
 /// A packet, as far as steering looks into it.
-#[derive(Clone, Copy)]
 pub struct Packet {
     /// Its flow's tuple, seen in the packet's own direction. For an ICMP error: the tuple that the flow
     /// it is about has in the error's direction.
@@ -29,12 +30,13 @@ pub struct Packet {
     pub flags: u8,
     /// An ICMP error: it follows its flow and never makes one.
     pub is_error: bool,
-    /// Where it stands in a fragmented datagram.
-    pub fragment: Fragment,
+    fragment: Fragment,
     /// Valid where `fragment` is not `Whole`.
     pub datagram: FragmentKey4,
     /// What it counts.
     pub size: Size,
+    /// See [`set_known`](Self::set_known).
+    is_known: Cell<bool>,
 }
 
 /// Packets on the wire, and their bytes without the link layer's. Half as wide as
@@ -47,7 +49,41 @@ pub struct Size {
     pub bytes: u32,
 }
 
+/// The packet under way.
+///
+/// Not on the stack, which is short. And what is read from here the verifier does not know: it need not walk through
+/// the search of filters again for each thing that the packet may be.
+///
+/// Key: 0. Value: a [`Packet`]. Writers and readers: steer, wan, learn, each within one packet: on a CPU they
+/// run one after another. 72 bytes × CPUs.
+#[btf_map]
+static MW_PACKET: PerCpuArray<[u64; PACKET_WORDS], 1> = PerCpuArray::new();
+
+const PACKET_WORDS: usize = size_of::<Packet>().div_ceil(8);
+const _: () = assert!(align_of::<Packet>() <= align_of::<u64>());
+
 impl Packet {
+    /// Notes whether its flow is known, for [`is_known`](Self::is_known).
+    #[inline(always)]
+    pub fn set_known(&self, is_known: bool) {
+        // SAFETY: in bounds and aligned, and nobody else's.
+        unsafe { self.is_known.as_ptr().write_volatile(is_known) };
+    }
+
+    /// What was noted, read from memory: neither compiler nor verifier carries it through what is between.
+    #[inline(always)]
+    pub fn is_known(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { self.is_known.as_ptr().read_volatile() }
+    }
+
+    /// Where it stands in a fragmented datagram, read the same way.
+    #[inline(always)]
+    pub fn fragment(&self) -> Fragment {
+        // SAFETY: as above.
+        unsafe { (&raw const self.fragment).read_volatile() }
+    }
+
     /// A TCP segment with SYN and without ACK: opens a connection.
     #[inline(always)]
     pub fn opens(&self) -> bool {
@@ -102,7 +138,7 @@ pub fn is_unicast(address: u32) -> bool {
 
 /// Reads a packet that came in: what is not unicast to this host is not steered.
 #[inline(always)]
-pub fn incoming(ctx: &TcContext) -> Result<Packet, Reason> {
+pub fn incoming(ctx: &TcContext) -> Result<&'static Packet, Reason> {
     check(ctx)?;
     if !is_for_this_host(ctx) {
         return Err(Reason::NotUnicast);
@@ -112,13 +148,25 @@ pub fn incoming(ctx: &TcContext) -> Result<Packet, Reason> {
 
 /// Reads a packet that goes out.
 #[inline(always)]
-pub fn outgoing(ctx: &TcContext) -> Result<Packet, Reason> {
+pub fn outgoing(ctx: &TcContext) -> Result<&'static Packet, Reason> {
     check(ctx)?;
     read(ctx)
 }
 
+/// Reads a packet and lays it down in this CPU's [`MW_PACKET`].
 #[inline(always)]
-fn read(ctx: &TcContext) -> Result<Packet, Reason> {
+fn read(ctx: &TcContext) -> Result<&'static Packet, Reason> {
+    let packet = parse(ctx)?;
+    let place = MW_PACKET.get_ptr_mut(0).ok_or(Reason::NotReady)?.cast::<Packet>();
+    // SAFETY: as long and as aligned (asserted below), and nobody else's while this program runs.
+    unsafe {
+        place.write(packet);
+        Ok(&*place)
+    }
+}
+
+#[inline(always)]
+fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
     let header: Ipv4Header = load_or_pull(ctx, 0)?;
     if !header.is_valid() {
         return Err(Reason::Malformed);
@@ -149,6 +197,7 @@ fn read(ctx: &TcContext) -> Result<Packet, Reason> {
             zero: 0,
         },
         size: Size { packets: 1, bytes: total },
+        is_known: Cell::new(false),
     };
     if fragment == Fragment::Later {
         return Ok(packet);

@@ -21,13 +21,13 @@ pub fn decide(ctx: &TcContext) -> Outcome {
         Ok(packet) => packet,
         Err(reason) => return Outcome::untouched(reason),
     };
-    if packet.fragment == Fragment::Later
+    if packet.fragment() == Fragment::Later
         && let Some((fwmark, filter)) = fragments::recall(&packet.datagram)
     {
-        return Outcome::marked(Reason::Fragment, fwmark).by(filter).about(&packet);
+        return Outcome::marked(Reason::Fragment, fwmark).by(filter).about(packet);
     }
-    let outcome = choose(&packet).about(&packet);
-    match packet.fragment {
+    let outcome = choose(packet).about(packet);
+    match packet.fragment() {
         Fragment::Whole => outcome,
         Fragment::First => {
             fragments::remember(&packet.datagram, outcome.fwmark, outcome.filter);
@@ -54,11 +54,13 @@ fn choose(packet: &Packet) -> Outcome {
     if known.is_none() && specific::is_own(packet.tuple.destination) {
         return Outcome::untouched(Reason::ToRouter);
     }
+    packet.set_known(known.is_some());
     let default_wan = links::default_wan();
     let found = classify::first_match(policy, &packet.tuple, default_wan);
-    if let Some(flow) = &known {
-        // Only to know whom it counts for: the flow stays where it is.
-        let (fwmark, filter) = flow.attribute(found, policy.version);
+    // Only to know whom it counts for: the flow stays where it is.
+    if packet.is_known()
+        && let Some((fwmark, filter)) = flows::attribute(&packet.tuple, found, policy.version)
+    {
         return Outcome::marked(Reason::Flow, fwmark).by(filter);
     }
     if !found.is_ready {

@@ -23,14 +23,14 @@ pub fn decide(ctx: &TcContext) -> Outcome {
         Ok(packet) => packet,
         Err(reason) => return Outcome::untouched(reason),
     };
-    if is_tunnel(&packet) {
-        return Outcome::untouched(Reason::Tunnel).about(&packet);
+    if is_tunnel(packet) {
+        return Outcome::untouched(Reason::Tunnel).about(packet);
     }
     match links::wan_of_interface(packet::interface(ctx)).and_then(links::wan) {
         Some(wan) => Outcome::marked(Reason::FromWan, wan.fwmark),
         None => Outcome::untouched(Reason::NotReady),
     }
-    .about(&packet)
+    .about(packet)
 }
 
 /// IPsec: the kernel decrypts in place, and the inner packet would inherit the mark.

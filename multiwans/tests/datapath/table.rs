@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use multiwans::config::{Filter, PortRange, Protocol};
-use multiwans::datapath::{Program, SeedFlow};
+use multiwans::datapath::{Datapath, LoadOptions, Program, SeedFlow};
 use multiwans::engine::command::Role;
-use multiwans::policy::{Compiled, Tuple};
+use multiwans::policy::{Compiled, Policies, Tuple};
 use multiwans::types::MarkMask;
 use multiwans_common::{PolicySet, Reason};
 
@@ -318,4 +318,12 @@ fn a_new_policy_replaces_the_old_one_again_and_again() {
         let expected = if round % 2 == 0 { verdict(2, Reason::Filter) } else { verdict(1, Reason::Default) };
         assert_eq!(steer(kernel, &packet), expected);
     }
+}
+
+/// The log stands on the stack together with what calls it, and that is short: 512 bytes.
+#[test]
+fn the_programs_load_with_their_log_too() {
+    let config = config(MarkMask::default(), &["192.168.0.0/16"], two_wans());
+    let options = LoadOptions { log_decisions: true, ..LoadOptions::default() };
+    Datapath::load(&config, &Policies::new(&config).unwrap(), options).unwrap();
 }

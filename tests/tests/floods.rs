@@ -42,7 +42,8 @@ fn floods_and_scans_move_no_established_flow() -> Result<()> {
         Config::of(&lab).filter(2, "web", "protocol: tcp, dports: [80]").extra("flows: {max: 1024}\n");
     let mut daemon = Daemon::start(&lab, &config)?;
     let bytes = daemon.counter(&["flows", "bytes"])?;
-    assert!(bytes > MAX * 32, "{bytes} bytes");
+    // Keys and values; since Linux 6.4 with all that the kernel keeps beside them.
+    assert!(bytes >= MAX * 32, "{bytes} bytes");
     assert_eq!(daemon.counter(&["flows", "max"])?, MAX);
 
     let client = lab.client(Ns::Client);

@@ -190,7 +190,8 @@ fn another(ebpf: &Ebpf, name: &'static str) -> Result<MapData, DatapathError> {
     MapData::from_fd(fd).map_err(DatapathError::map(name))
 }
 
-/// The kernel's own account of a map's memory: `memlock` of its descriptor.
+/// The kernel's own account of a map's memory: `memlock` of its descriptor. Before Linux 6.4 that is keys and
+/// values alone, a third of it.
 fn memory(map: &MapData) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
     let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer of multiwans runs, from a bare clone.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod command;
@@ -43,6 +44,8 @@ enum Task {
     Lint,
     /// Watch the daemon steer and fail over real traffic in namespaces (under a minute; needs root)
     Demo(demo::Args),
+    /// Measure this project beside what it replaces (ten minutes on a quiet machine; needs root)
+    Bench(bench::Args),
     /// Build with optimisations and install program, systemd unit and example configuration
     Install(install::Args),
     /// Remove what install put in place, except the configuration
@@ -73,6 +76,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Task::Systemd(args)) => systemd::run(&args),
         Some(Task::Lint) => lint::run(),
         Some(Task::Demo(args)) => demo::run(&args),
+        Some(Task::Bench(args)) => bench::run(&args),
         Some(Task::Install(args)) => install::install(&args),
         Some(Task::Uninstall(places)) => install::uninstall(&places),
         Some(Task::Lab(task)) => lab::run(&task),

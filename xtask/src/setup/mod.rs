@@ -6,11 +6,12 @@ pub(crate) mod toolchain;
 
 use crate::command::is_root;
 use anyhow::{Result, bail};
-use packages::LAB_TOOLS;
+use packages::{BENCH_TOOLS, LAB_TOOLS, PROFILE_TOOLS};
 use toolchain::EbpfToolchain;
 
 pub(crate) fn run() -> Result<()> {
     ensure_lab_tools()?;
+    ensure_bench_tools(false)?;
     let toolchain = ensure_ebpf_toolchain()?;
     eprintln!("setup: nothing is missing; the packet programs are built with {toolchain}");
     Ok(())
@@ -37,6 +38,19 @@ pub(crate) fn ensure_lab_tools() -> Result<()> {
         bail!("the packages {} are installed, but their programs are not to be found", still.join(", "));
     }
     mail_server::ensure()
+}
+
+/// The programs that `cargo xtask bench` measures beside ours, installed first where missing; for a profile perf too.
+pub(crate) fn ensure_bench_tools(profile: bool) -> Result<()> {
+    let mut missing = packages::missing(BENCH_TOOLS);
+    if profile {
+        missing.extend(packages::missing(PROFILE_TOOLS));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("setup: measuring needs {}", missing.join(", "));
+    packages::install(&missing)
 }
 
 /// Fails for an ordinary user, saying why it matters.

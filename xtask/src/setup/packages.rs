@@ -48,6 +48,16 @@ pub(crate) const SYSTEMD_TOOLS: &[Tool] = &[
     Tool { program: "systemd-nspawn", package: "systemd-container" },
 ];
 
+/// What `cargo xtask bench` measures beside ours, besides the lab's tools.
+pub(crate) const BENCH_TOOLS: &[Tool] = &[
+    Tool { program: "ipset", package: "ipset" },
+    // As the Bash tool used it; the same package.
+    Tool { program: "iptables-legacy-restore", package: "iptables" },
+];
+
+/// What `cargo xtask bench profile` looks with.
+pub(crate) const PROFILE_TOOLS: &[Tool] = &[Tool { program: "perf", package: "linux-perf" }];
+
 /// The packages whose programs are not on this machine.
 pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
     tools.iter().filter(|tool| find_program(tool.program).is_none()).map(|tool| tool.package).collect()

@@ -125,7 +125,7 @@ mod tests {
             (1024, "1.0 KiB"),
             (1_048_575, "1023.9 KiB"),
             (1_048_576, "1.0 MiB"),
-            (u64::MAX, "16384.0 PiB"),
+            (u64::MAX, "16383.9 PiB"),
         ] {
             assert_eq!(size(bytes), text);
         }

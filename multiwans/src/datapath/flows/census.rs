@@ -110,24 +110,30 @@ pub(super) struct Evictions {
 pub(super) struct Eviction {
     pub(super) count: u64,
     from_age: usize,
+    /// How many of just that age.
+    youngest: u64,
 }
 
 impl Eviction {
     /// The longest idle `wanted` of them, or all.
     fn of(ages: &[u64; AGES], wanted: u64) -> Self {
-        let mut count = 0;
+        let mut older = 0;
         for (from_age, number) in ages.iter().enumerate().rev() {
-            count += number;
-            if count >= wanted {
-                return Self { count: wanted, from_age };
+            if older + number >= wanted {
+                return Self { count: wanted, from_age, youngest: wanted - older };
             }
+            older += number;
         }
-        Self { count, from_age: 0 }
+        Self { count: older, from_age: 0, youngest: ages[0] }
     }
 
     fn takes(&mut self, idle: u32) -> bool {
-        let takes = self.count > 0 && age(idle) >= self.from_age;
-        self.count -= u64::from(takes);
+        let of_youngest = age(idle) == self.from_age;
+        let takes = self.count > 0 && age(idle) >= self.from_age && (!of_youngest || self.youngest > 0);
+        if takes {
+            self.count -= 1;
+            self.youngest -= u64::from(of_youngest);
+        }
         takes
     }
 }
@@ -151,7 +157,7 @@ fn lasts(number: u8, state: FlowState) -> bool {
 
 /// Quarter octaves of the ticks.
 fn age(idle: u32) -> usize {
-    let ticks = idle | 4;
+    let ticks = idle.max(4);
     let octave = ticks.ilog2();
     (octave * 4 + (ticks >> (octave - 2) & 3)) as usize
 }

@@ -88,11 +88,11 @@ fn a_datagram_and_its_answer_live_shorter_than_a_stream() {
     let kernel = &mut kernel();
     let mut keeper = keeper(kernel);
     let (out, back) = (Packet::udp(CLIENT, 4000, HOST, 53), Packet::udp(HOST, 53, CLIENT, 4000));
+    let begin = Instant::now();
     assert_eq!(answer(kernel, 2, &back), verdict(2, Reason::FlowMade));
     let single = keeper.sweep_in(seconds(29)).unwrap().census;
     assert_eq!(single.count(Family::Udp, FlowState::Single), 1);
     // It goes on for more than a second.
-    let begin = Instant::now();
     while keeper.sweep().unwrap().census.count(Family::Udp, FlowState::Stream) == 0 {
         assert!(begin.elapsed() < seconds(20), "it never became a stream");
         assert_eq!(steer(kernel, &out), verdict(2, Reason::Flow));

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -62,8 +63,10 @@ fn resident(pid: u32) -> Result<u64> {
 struct Sleepers(String);
 
 impl Sleepers {
+    /// A time that no other test's processes sleep for, of this run or of one beside it.
     fn new() -> Self {
-        Self(format!("3600.{}", std::process::id()))
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        Self(format!("36{:02}.{}", NEXT.fetch_add(1, Ordering::Relaxed), std::process::id()))
     }
 
     fn find(&self) -> Vec<Pid> {

@@ -6,7 +6,7 @@ use crate::wait::wait_for;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -64,6 +64,12 @@ impl DnsServer {
     pub fn asked(&self, name: &str, by: Ipv4Addr) -> usize {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         text.matches(&format!("query[A] {name} from {by}\n")).count()
+    }
+
+    /// The file that it writes each question and answer to.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Kills it: questions find nobody from here on.

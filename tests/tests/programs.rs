@@ -10,7 +10,6 @@ use multiwans_tests::wait::wait_for;
 use multiwans_tests::{Config, Daemon, Lab, Ns};
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -24,8 +23,7 @@ const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups --inh-c
 struct Internet {
     _http: Observer,
     _udp: Observer,
-    _dns: DnsServer,
-    asked: PathBuf,
+    dns: DnsServer,
     icmp: ProtocolObserver,
 }
 
@@ -34,14 +32,11 @@ type Count = u32;
 
 impl Internet {
     fn start(lab: &Lab) -> Result<Self> {
-        let asked = lab.router_files().run().join("log-dns");
-        let log = format!("log-facility={}", asked.display());
-        let records = ["address=/example.org/192.0.2.1", "log-queries", log.as_str()];
+        let dns = lab.serve_dns(Ns::Internet, 53, &["address=/example.org/192.0.2.1"])?;
         Ok(Self {
             _http: lab.observe_http(Ns::Internet, 80)?,
             _udp: lab.observe_udp(Ns::Internet, &[INTERNET], 7000)?,
-            _dns: lab.serve_dns(Ns::Internet, 53, &records)?,
-            asked,
+            dns,
             icmp: lab.observe_protocol(Ns::Internet, ICMP)?,
         })
     }
@@ -55,7 +50,7 @@ impl Internet {
         let answer = lab.sh(place, &format!("{user}dig +short +tries=1 +time=2 @{INTERNET} {name}"))?;
         ensure!(answer.trim() == "192.0.2.1", "dig: {answer}");
         let dig = wait_for("the server's log", PATIENCE, || {
-            let log = fs::read_to_string(&self.asked).unwrap_or_default();
+            let log = fs::read_to_string(self.dns.log()).unwrap_or_default();
             let line = log.lines().find(|line| line.contains(&format!("query[A] {name} from ")))?;
             line.rsplit(' ').next().map(str::to_owned)
         })?;

@@ -100,7 +100,7 @@ mod tests {
         let changes = || {
             [
                 Change::RuleAdded(rule.clone()),
-                Change::RuleDeleted("30030: from all lookup 7".into()),
+                Change::RuleDeleted("30015: from all lookup 7".into()),
                 Change::RouteAdded(wan(), via(TableId(1))),
                 Change::DefaultWritten { wan: wan(), via: via(TableId::MAIN), over: None },
                 Change::DefaultWritten {
@@ -122,7 +122,7 @@ mod tests {
             told(&standing),
             [
                 "rule 30020: from 10.0.1.2 lookup WAN1 was gone; put back",
-                "rule 30030: from all lookup 7 was added to those of multiwans; deleted",
+                "rule 30015: from all lookup 7 was added to those of multiwans; deleted",
                 "route default via 10.0.1.1 dev eth1 in table WAN1 was gone or no longer the first; put back",
                 "main default route via 10.0.1.1 dev eth1 was gone; put back",
                 "main default route via 10.0.1.1 dev eth1 was replaced by default via 10.9.9.9; put back",

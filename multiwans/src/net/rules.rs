@@ -223,7 +223,7 @@ mod tests {
             rule(30010, Selector::Iif(IfName::new("eth1").unwrap())),
             rule(30020, Selector::From([10, 0, 1, 2].into())),
             rule(30025, Selector::Oif(IfName::new("eth1").unwrap())),
-            rule(30030, Selector::Mark { mark: FwMark(0x700), mask: MarkMask::new(0xff00).unwrap() }),
+            rule(30015, Selector::Mark { mark: FwMark(0x700), mask: MarkMask::new(0xff00).unwrap() }),
         ]
     }
 

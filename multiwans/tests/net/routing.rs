@@ -24,15 +24,15 @@ fn a_second_run_finds_nothing_to_do_and_a_stop_leaves_nothing() {
                 "30010: from all iif wan1 lookup main proto 109",
                 "30010: from all iif wan2 lookup main proto 109",
                 "30010: from all iif wan3 [detached] lookup main proto 109",
+                "30015: from all fwmark 0x1/0xff lookup WAN1 proto 109",
+                "30015: from all fwmark 0x2/0xff lookup WAN2 proto 109",
+                "30015: from all fwmark 0x3/0xff lookup WAN3 proto 109",
                 "30020: from 10.0.1.2 lookup WAN1 proto 109",
                 "30020: from 10.0.2.2 lookup WAN2 proto 109",
                 "30020: from 10.0.3.2 lookup WAN3 proto 109",
                 "30025: from all oif wan1 lookup WAN1 proto 109",
                 "30025: from all oif wan2 lookup WAN2 proto 109",
                 "30025: from all oif wan3 [detached] lookup WAN3 proto 109",
-                "30030: from all fwmark 0x1/0xff lookup WAN1 proto 109",
-                "30030: from all fwmark 0x2/0xff lookup WAN2 proto 109",
-                "30030: from all fwmark 0x3/0xff lookup WAN3 proto 109",
             ]
         );
         assert_eq!(routes("1"), ["default via 10.0.1.1 dev wan1 proto 109 src 10.0.1.2"]);
@@ -54,7 +54,7 @@ fn what_others_have_is_left_alone() {
         link(2);
         // The same as ours but for the protocol; ours but for the priority; and a route in the way in our own table.
         ip("rule add priority 30000 lookup main suppress_prefixlength 0 protocol static");
-        ip("rule add priority 30030 fwmark 0x1/0xff lookup 1 protocol static");
+        ip("rule add priority 30015 fwmark 0x1/0xff lookup 1 protocol static");
         ip("rule add priority 29999 from 10.0.1.2 lookup 1 protocol 109");
         ip("rule add priority 30100 from 10.0.1.2 lookup 1 protocol 109");
         ip("route add default via 10.0.2.1 dev wan2 table 1 proto static");

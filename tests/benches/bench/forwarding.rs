@@ -15,8 +15,10 @@ use std::time::Duration;
 /// Frames for one burst of fresh flows: more than a burst sends, and less than half of the connections that a
 /// kernel's table holds by default (262 144), so that it never comes to evict.
 pub(crate) const FRESH: usize = 120_000;
-/// Flows that are known: too many for the nearest caches, as on a busy router.
+/// Flows that are known: more than the nearest caches hold, and never two packets of one in a row. As bad as it gets.
 const ESTABLISHED: usize = 16_384;
+/// Flows that are known, and that caches hold.
+const FEW: usize = 512;
 /// Rounds before those that count: caches get warm, and a generator finds out how much fits into a burst.
 const WARM_UPS: usize = 2;
 /// What a deleted connection leaves to be done later (RCU) is done in this time.
@@ -26,13 +28,17 @@ const SETTLE_TIME: Duration = Duration::from_millis(30);
 pub(crate) enum Traffic {
     Fresh,
     Established,
+    FewEstablished,
 }
 
 impl Traffic {
+    pub(crate) const ALL: [Self; 3] = [Self::Fresh, Self::Established, Self::FewEstablished];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
             Self::Established => "established",
+            Self::FewEstablished => "few established",
         }
     }
 
@@ -40,6 +46,7 @@ impl Traffic {
         match self {
             Self::Fresh => policy.packets(FRESH),
             Self::Established => policy.flows(ESTABLISHED, FLOW_HOST),
+            Self::FewEstablished => policy.flows(FEW, FLOW_HOST),
         }
     }
 }
@@ -82,7 +89,7 @@ pub(crate) fn run(options: &Options, cpu: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for size in options.sizes() {
         let cell = Cell::new(options, cpu, size, &sites)?;
-        for traffic in [Traffic::Fresh, Traffic::Established] {
+        for traffic in Traffic::ALL {
             rows.extend(cell.measure(traffic)?);
         }
         cell.end()?;
@@ -116,7 +123,7 @@ impl<'a> Cell<'a> {
         for router in &self.routers {
             ready.push(match traffic {
                 Traffic::Fresh => packets.len(),
-                Traffic::Established => router
+                Traffic::Established | Traffic::FewEstablished => router
                     .establish(&packets, self.cpu)
                     .with_context(|| format!("no flows with {}", router.site.plane.as_str()))?,
             });
@@ -203,7 +210,7 @@ impl<'a> Cell<'a> {
 fn most(traffic: Traffic, generator: &Generator) -> usize {
     match traffic {
         Traffic::Fresh => generator.frames(),
-        Traffic::Established => usize::MAX,
+        Traffic::Established | Traffic::FewEstablished => usize::MAX,
     }
 }
 

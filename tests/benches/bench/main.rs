@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod nft_plane;
 mod options;
+mod oracle_plane;
 mod policy;
 mod process;
 mod profile;
@@ -74,7 +75,7 @@ fn run(options: &Options) -> Result<()> {
     let markdown = report.write(&options.out)?;
     println!("{markdown}");
     if options.record {
-        report::record(&markdown)?;
+        report::record(report::MEASURED, &markdown)?;
     }
     eprintln!("written to {}/report.md and report.json", options.out.display());
     Ok(())

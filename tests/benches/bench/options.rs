@@ -40,9 +40,6 @@ pub(crate) struct Options {
     /// The CPU of generator and router; the last one unless told
     #[arg(long)]
     pub(crate) cpu: Option<usize>,
-    /// `profile`: of established flows instead of fresh ones
-    #[arg(long)]
-    pub(crate) established: bool,
     /// Where report.md and report.json go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) out: PathBuf,
@@ -66,7 +63,7 @@ pub(crate) enum Part {
     Flip,
     /// Deleting 100 000 conntrack entries
     Conntrack,
-    /// Where a router's time goes (perf); one plane and size, three seconds
+    /// Where a router's time goes (perf)
     Profile,
 }
 
@@ -87,6 +84,8 @@ const SIZES: [Size; 9] = [
     size(10, 1_000_000),
     size(4_096, 1_000_000),
 ];
+/// Those that targets are set for.
+const PROFILED_SIZES: [Size; 2] = [size(10, 1_000), size(4_096, 1_000_000)];
 const QUICK_SIZES: [Size; 3] = [size(10, 1_000), size(1_000, 1_000), size(4_096, 100_000)];
 
 impl Options {
@@ -105,14 +104,30 @@ impl Options {
         filters.iter().flat_map(|f| prefixes.iter().map(|p| size(*f, *p))).collect()
     }
 
+    /// Sizes for `profile`.
+    pub(crate) fn profiled_sizes(&self) -> Vec<Size> {
+        if self.filters.is_empty() && self.prefixes.is_empty() {
+            PROFILED_SIZES.to_vec()
+        } else {
+            self.sizes()
+        }
+    }
+
     /// The largest number of prefixes, for what is measured at one size.
     pub(crate) fn most_prefixes(&self) -> usize {
         let largest = self.prefixes.iter().max().copied();
         largest.unwrap_or(if self.quick { 100_000 } else { 1_000_000 })
     }
 
+    /// Unless told, `profile` looks at those that show what ours consists of.
     pub(crate) fn planes(&self) -> Vec<Plane> {
-        if self.planes.is_empty() { Plane::ALL.to_vec() } else { self.planes.clone() }
+        match self.planes.as_slice() {
+            [] if self.has(Part::Profile) => {
+                vec![Plane::Nothing, Plane::Nft, Plane::Oracle, Plane::Multiwans]
+            }
+            [] => Plane::ALL.to_vec(),
+            planes => planes.to_vec(),
+        }
     }
 
     pub(crate) fn ways(&self) -> Vec<Way> {
@@ -125,7 +140,7 @@ impl Options {
 
     /// `profile`: one way.
     pub(crate) fn way(&self) -> Way {
-        self.ways.first().copied().unwrap_or(Way::Driver)
+        self.ways.first().copied().unwrap_or(Way::Lan)
     }
 
     pub(crate) fn rounds(&self) -> usize {

@@ -1,79 +1,109 @@
-//! Where a router's time goes: perf on the router's CPU while it forwards.
+//! Where a router's time goes: perf on the router's CPU while it forwards, in nanoseconds a packet of each function,
+//! one data plane beside the other.
 //!
-//! By the clock's interrupt, for virtual machines often have no other counter. Packet programs show under their names
-//! (`bpf_prog_…_multiwans_steer`).
+//! By the clock's interrupt, for virtual machines often have no other counter: time with interrupts off counts for the
+//! function that allows them again. Packet programs show under their names.
 
 use crate::forwarding::{FRESH, Traffic};
+use crate::machine::Machine;
 use crate::options::Options;
-use crate::policy::Policy;
-use crate::router::{Router, Site};
+use crate::policy::{Policy, Size};
+use crate::report;
+use crate::router::{Plane, Router, Site};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long packets are sent, with breaks to forget connections in.
-const TIME: Duration = Duration::from_secs(3);
+const TIME: Duration = Duration::from_secs(4);
 /// Samples a second: no multiple of a timer's rate, or it would see only the timer.
 const RATE: &str = "3989";
+/// Functions that a table shows.
+const SHOWN: usize = 24;
 
-/// Writes `profile-<plane>.txt` for each plane and shows its head.
+/// Nanoseconds a packet by function.
+type Functions = BTreeMap<String, f64>;
+
+/// One plane's profile.
+struct Profile {
+    plane: Plane,
+    /// Nanoseconds a packet, all of it.
+    packet: f64,
+    functions: Functions,
+}
+
+/// Writes `profile.md` and shows it.
 pub(crate) fn run(options: &Options, cpu: usize) -> Result<()> {
-    let traffic = if options.established { Traffic::Established } else { Traffic::Fresh };
-    for plane in options.planes() {
-        let site = Site::build(plane)?;
-        for size in options.sizes().into_iter().take(1) {
-            let policy = Policy::new(size);
-            let router = site.install(&policy)?;
-            let data = options.out.join("perf.data");
-            let perf = record(cpu, &data)?;
-            let sent = send(options, cpu, traffic, &policy, &router);
-            stop(perf)?;
-            let sent = sent?;
-            let report = report(&data)?;
-            let way = options.way().as_str();
-            let head = format!(
-                "# {}, {} filters, {} prefixes, {} flows, generator {way}, {sent} packets\n",
-                plane.as_str(),
-                size.filters,
-                size.prefixes,
-                traffic.as_str(),
-            );
-            let file = options.out.join(format!("profile-{}.txt", plane.as_str()));
-            fs::write(&file, format!("{head}{report}"))?;
-            println!("{head}{}", report.lines().take(40).collect::<Vec<_>>().join("\n"));
-            println!("all of it: {}", file.display());
-            router.remove()?;
+    let sites: Vec<Site> = options.planes().into_iter().map(Site::build).collect::<Result<_>>()?;
+    let machine = Machine::look()?;
+    let mut text = format!(
+        "{}, Linux {}, revision {}. Generator {}.\n",
+        machine.cpu,
+        machine.kernel,
+        machine.commit,
+        options.way().as_str()
+    );
+    for size in options.profiled_sizes() {
+        let policy = Policy::new(size);
+        let routers: Vec<Router<'_>> =
+            sites.iter().map(|site| site.install(&policy)).collect::<Result<_>>()?;
+        for traffic in [Traffic::Fresh, Traffic::Established] {
+            let profiles = routers
+                .iter()
+                .map(|router| profile(options, cpu, traffic, &policy, router))
+                .collect::<Result<Vec<_>>>()?;
+            table(&mut text, traffic, size, &profiles)?;
         }
+        routers.into_iter().try_for_each(Router::remove)?;
+    }
+    let file = options.out.join("profile.md");
+    fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("{text}");
+    if options.record {
+        report::record(report::PROFILE, &text)?;
     }
     Ok(())
 }
 
-fn send(
+fn profile(
     options: &Options,
     cpu: usize,
     traffic: Traffic,
     policy: &Policy,
     router: &Router<'_>,
-) -> Result<usize> {
+) -> Result<Profile> {
     let mut packets = traffic.packets(policy);
-    if traffic == Traffic::Established {
+    if traffic != Traffic::Fresh {
         packets.truncate(router.establish(&packets, cpu)?);
     }
     let way = options.way();
     let mut generator = router.generator(way, &packets)?;
-    let (start, mut sent) = (Instant::now(), 0);
-    while start.elapsed() < TIME {
-        if traffic == Traffic::Fresh {
-            router.site.forget_connections()?;
-            generator.rewind();
+    let data = options.out.join("perf.data");
+    let perf = record(cpu, &data)?;
+    let (start, mut sent, mut time) = (Instant::now(), 0, Duration::ZERO);
+    let sending = (|| {
+        while start.elapsed() < TIME {
+            if traffic == Traffic::Fresh {
+                router.site.forget_connections()?;
+                generator.rewind();
+            }
+            let passed = router.pass(&mut generator, way, cpu, FRESH, options.burst())?;
+            sent += passed.sent;
+            time += passed.time;
         }
-        sent += router.pass(&mut generator, way, cpu, FRESH, options.burst())?.sent;
-    }
-    Ok(sent)
+        anyhow::Ok(())
+    })();
+    stop(perf)?;
+    sending?;
+    let packet = time.as_secs_f64() * 1e9 / sent as f64;
+    let functions = shares(&data)?.into_iter().map(|(name, share)| (name, share * packet)).collect();
+    Ok(Profile { plane: router.site.plane, packet, functions })
 }
 
 fn record(cpu: usize, data: &Path) -> Result<Child> {
@@ -92,15 +122,22 @@ fn stop(mut perf: Child) -> Result<()> {
     perf.wait().map(drop).context("perf")
 }
 
-fn own_name() -> Result<String> {
-    fs::read_to_string("/proc/self/comm").context("cannot read our own name")
-}
-
-fn report(data: &Path) -> Result<String> {
+/// The functions' shares of the time in the kernel, 1 in all.
+fn shares(data: &Path) -> Result<Functions> {
     let output = Command::new("perf")
-        .args(["report", "--stdio", "--sort", "symbol", "--percent-limit", "0.3", "--percentage", "relative"])
-        // The softirqs that forward run in the sending thread's name; other work on that CPU does not.
-        .args(["--comm", own_name()?.trim(), "--input"])
+        .args([
+            "report",
+            "--stdio",
+            "--sort",
+            "symbol",
+            "--percentage",
+            "relative",
+            "--field-separator",
+            "\t",
+        ])
+        // The softirqs that forward run in the sending threads; other work on that CPU does not. By number, for perf
+        // does not see the names of threads that another CPU started.
+        .args(["--pid", &std::process::id().to_string(), "--input"])
         .arg(data)
         .output()
         .context("cannot run perf")?;
@@ -108,12 +145,51 @@ fn report(data: &Path) -> Result<String> {
         bail!("perf report: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).fold(
-        String::new(),
-        |mut all, line| {
-            all.push_str(line.trim_end());
-            all.push('\n');
-            all
-        },
-    ))
+    let mut functions = Functions::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((share, symbol)) = line.split_once('\t') else { continue };
+        let Ok(share) = share.trim().trim_end_matches('%').parse::<f64>() else { continue };
+        let Some(name) = symbol.split_whitespace().nth(1) else { continue };
+        *functions.entry(plain(name)).or_default() += share / 100.0;
+    }
+    if functions.is_empty() {
+        bail!("perf saw nothing of the generator's process on its CPU");
+    }
+    Ok(functions)
+}
+
+/// `bpf_prog_<tag>_<name>` is the program's name.
+fn plain(symbol: &str) -> String {
+    let program = symbol.strip_prefix("bpf_prog_").and_then(|rest| rest.split_once('_'));
+    program.map_or(symbol, |(_, name)| name).to_owned()
+}
+
+/// Functions sorted by what the last plane spends more in them than the first.
+fn table(text: &mut String, traffic: Traffic, size: Size, profiles: &[Profile]) -> Result<()> {
+    let (Some(first), Some(last)) = (profiles.first(), profiles.last()) else { return Ok(()) };
+    let ns = |profile: &Profile, name: &str| profile.functions.get(name).copied().unwrap_or_default();
+    let mut names: Vec<&String> = last.functions.keys().chain(first.functions.keys()).collect();
+    names.sort_by(|a, b| {
+        let more = |name: &str| ns(last, name) - ns(first, name);
+        more(b).total_cmp(&more(a)).then(a.cmp(b))
+    });
+    names.dedup();
+    let columns = profiles.iter().fold(String::new(), |all, profile| all + " | " + profile.plane.as_str());
+    writeln!(
+        text,
+        "\n#### {} flows, {} filters, {} prefixes\n",
+        traffic.as_str(),
+        size.filters,
+        size.prefixes
+    )?;
+    writeln!(text, "| ns a packet in{columns} |\n| ---{} |", " | --:".repeat(profiles.len()))?;
+    let row = |name: &str, figures: &dyn Fn(&Profile) -> f64| {
+        profiles.iter().fold(format!("| {name}"), |all, profile| format!("{all} | {:.0}", figures(profile)))
+            + " |"
+    };
+    writeln!(text, "{}", row("**all**", &|profile| profile.packet))?;
+    for name in names.into_iter().take(SHOWN) {
+        writeln!(text, "{}", row(&format!("`{name}`"), &|profile| ns(profile, name)))?;
+    }
+    Ok(())
 }

@@ -27,17 +27,20 @@ pub(crate) struct Report {
     pub(crate) conntrack: Vec<conntrack::Row>,
 }
 
-/// The page that keeps a run's results, and where in it they stand.
+/// The page that keeps a run's results.
 const PAGE: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- measured: begin -->\n";
-const END: &str = "<!-- measured: end -->";
+/// Where in it the measurements stand.
+pub(crate) const MEASURED: &str = "measured";
+/// Where in it the profiles stand.
+pub(crate) const PROFILE: &str = "profile";
 
-/// Puts the results into the page in place of those of the run before.
-pub(crate) fn record(markdown: &str) -> Result<()> {
+/// Puts results into their place of the page, instead of those of the run before.
+pub(crate) fn record(place: &str, markdown: &str) -> Result<()> {
+    let (begin, end) = (format!("<!-- {place}: begin -->\n"), format!("<!-- {place}: end -->"));
     let page = fs::read_to_string(PAGE).with_context(|| format!("cannot read {PAGE}"))?;
-    let (before, rest) = page.split_once(BEGIN).with_context(|| format!("{PAGE} has no {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{PAGE} has no {END}"))?;
-    let page = format!("{before}{BEGIN}{}\n{END}{after}", markdown.trim_end());
+    let (before, rest) = page.split_once(&begin).with_context(|| format!("{PAGE} has no {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("{PAGE} has no {end}"))?;
+    let page = format!("{before}{begin}{}\n{end}{after}", markdown.trim_end());
     fs::write(PAGE, page).with_context(|| format!("cannot write {PAGE}"))
 }
 

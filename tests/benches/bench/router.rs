@@ -3,6 +3,7 @@
 use crate::frame::{Cable, Mac, append};
 use crate::frame::{Datagram, FRAME_LEN};
 use crate::generator::{Burst, Generator, Way};
+use crate::oracle_plane::{self, Oracle};
 use crate::policy::{DEFAULT_WAN, LIST_WAN, PORT_WAN, Policy, WANS, text};
 use crate::sink::{Expect, Sink};
 use crate::{nft_plane, seed_plane};
@@ -40,18 +41,21 @@ pub(crate) enum Plane {
     Seed,
     /// Nftables maps and connection marks
     Nft,
+    /// A program that finds the WAN in the packet, and this project's rules
+    Oracle,
     /// This project
     Multiwans,
 }
 
 impl Plane {
-    pub(crate) const ALL: [Self; 4] = [Self::Nothing, Self::Seed, Self::Nft, Self::Multiwans];
+    pub(crate) const ALL: [Self; 5] = [Self::Nothing, Self::Seed, Self::Nft, Self::Oracle, Self::Multiwans];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
             Self::Seed => "seed",
             Self::Nft => "nft",
+            Self::Oracle => "oracle",
             Self::Multiwans => "multiwans",
         }
     }
@@ -104,19 +108,16 @@ impl Site {
 
     /// Puts a policy in force.
     pub(crate) fn install(&self, policy: &Policy) -> Result<Router<'_>> {
-        let daemon = self.put_in_force(policy);
-        let daemon =
-            daemon.with_context(|| format!("cannot put the policy in force by {}", self.plane.as_str()))?;
-        Ok(Router { site: self, daemon })
-    }
-
-    fn put_in_force(&self, policy: &Policy) -> Result<Option<Daemon<'_>>> {
-        match self.plane {
-            Plane::Nothing => Ok(None),
-            Plane::Seed => seed_plane::install(&self.lab, policy).map(|()| None),
-            Plane::Nft => nft_plane::install(&self.lab, policy).map(|()| None),
-            Plane::Multiwans => start_daemon(&self.lab, policy).map(Some),
-        }
+        let mut router = Router { site: self, daemon: None, oracle: None };
+        let done = match self.plane {
+            Plane::Nothing => Ok(()),
+            Plane::Seed => seed_plane::install(&self.lab, policy),
+            Plane::Nft => nft_plane::install(&self.lab, policy),
+            Plane::Oracle => oracle_plane::install(&self.lab).map(|oracle| router.oracle = Some(oracle)),
+            Plane::Multiwans => start_daemon(&self.lab, policy).map(|daemon| router.daemon = Some(daemon)),
+        };
+        done.with_context(|| format!("cannot put the policy in force by {}", self.plane.as_str()))?;
+        Ok(router)
     }
 
     /// The LAN's cable, towards the router.
@@ -146,6 +147,7 @@ impl Site {
 pub(crate) struct Router<'a> {
     pub(crate) site: &'a Site,
     pub(crate) daemon: Option<Daemon<'a>>,
+    oracle: Option<Oracle>,
 }
 
 /// What became of a burst.
@@ -275,6 +277,10 @@ impl Router<'_> {
             Plane::Nothing => Ok(()),
             Plane::Seed => seed_plane::remove(lab),
             Plane::Nft => nft_plane::remove(lab),
+            Plane::Oracle => {
+                self.oracle = None;
+                oracle_plane::remove(lab)
+            }
             Plane::Multiwans => self.daemon.take().map_or(Ok(()), |mut daemon| daemon.terminate()),
         }
     }

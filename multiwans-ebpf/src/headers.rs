@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_hdr_start_off::BPF_HDR_START_NET},
     helpers::generated::bpf_skb_load_bytes_relative,
 };
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, transmute_copy};
 
 /// `ETH_P_IP` as `__sk_buff::protocol` has it: network byte order.
 pub const ETH_P_IP_BE: u32 = 0x0800u16.to_be() as u32;
@@ -124,6 +124,30 @@ impl TcpHeader {
     }
 }
 
+/// Both headers of a packet without IPv4 options that is long enough: nearly every packet. One call reads them,
+/// and a call costs as much as all that is done with what it read.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Start {
+    /// The first one.
+    pub ip: Ipv4Header,
+    /// The second one, whatever its protocol.
+    pub transport: TcpHeader,
+}
+
+impl Start {
+    /// What follows the IPv4 header, read as the header that it is; `None` if that is not where it would be.
+    #[inline(always)]
+    pub fn transport<T: Header>(&self) -> Option<T> {
+        const { assert!(size_of::<T>() <= size_of::<TcpHeader>()) };
+        if self.ip.len() as usize != size_of::<Ipv4Header>() {
+            return None;
+        }
+        // SAFETY: `T` is no longer than what is read from (asserted above), and valid for any bits.
+        Some(unsafe { transmute_copy(&self.transport) })
+    }
+}
+
 /// The ICMP header of a query (RFC 792).
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -152,6 +176,8 @@ impl IcmpHeader {
 unsafe impl Header for u8 {}
 // SAFETY: as above.
 unsafe impl Header for Ipv4Header {}
+// SAFETY: as above.
+unsafe impl Header for Start {}
 // SAFETY: as above.
 unsafe impl Header for Ports {}
 // SAFETY: as above.

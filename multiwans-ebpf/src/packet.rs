@@ -7,7 +7,7 @@ use multiwans_common::{FlowKey4, FragmentKey4, Reason, protocol, tcp};
 
 pub use crate::headers::Fragment;
 use crate::headers::{
-    ETH_P_8021AD_BE, ETH_P_8021Q_BE, ETH_P_IP_BE, Header, IcmpHeader, Ipv4Header, Ports, TcpHeader, load,
+    ETH_P_8021AD_BE, ETH_P_8021Q_BE, ETH_P_IP_BE, Header, IcmpHeader, Ipv4Header, Ports, Start, TcpHeader, load,
 };
 
 /// `PACKET_HOST` (linux/if_packet.h): addressed to this host at the link layer.
@@ -15,6 +15,9 @@ const PACKET_HOST: u32 = 0;
 
 /// Enough for Ethernet, a full IPv4 header, and what an ICMP error quotes of another one.
 const PULL_BYTES: u32 = 160;
+
+/// The longest link-layer header that the devices we steer have; the length of a buffer includes it.
+const ETHERNET_LEN: u32 = 14;
 
 /// The VLAN's number in a tag (IEEE 802.1Q).
 const VLAN_ID: u32 = 0x0fff;
@@ -167,7 +170,11 @@ fn read(ctx: &TcContext) -> Result<&'static Packet, Reason> {
 
 #[inline(always)]
 fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
-    let header: Ipv4Header = load_or_pull(ctx, 0)?;
+    let start: Option<Start> = load(ctx.skb.skb, 0);
+    let header = match &start {
+        Some(start) => start.ip,
+        None => load_or_pull(ctx, 0)?,
+    };
     if !header.is_valid() {
         return Err(Reason::Malformed);
     }
@@ -203,7 +210,7 @@ fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
         return Ok(packet);
     }
     let offset = header.len();
-    let transport = transport(ctx, header.protocol, offset, true)?;
+    let transport = transport(ctx, header.protocol, offset, true, start.as_ref())?;
     let headers = offset + transport.len;
     // Options are no business of ours, be they as long as they say.
     if offset + protocol::header_len(header.protocol) > total {
@@ -258,8 +265,12 @@ fn lengths(ctx: &TcContext, header: &Ipv4Header) -> Result<(Segments, u32), Reas
     if total < header.len() {
         return Err(Reason::Malformed);
     }
+    if total + ETHERNET_LEN <= ctx.len() {
+        return Ok((segments, total));
+    }
     // The last byte is in the linear part, or there is another part. Of such a buffer, the length with
-    // the link-layer header is compared; the kernel drops what lies by less than that.
+    // the link-layer header is compared; the kernel drops what lies by less than that. Not done for every packet:
+    // what forwards has no other business with the last byte, and it is in no cache yet.
     if load::<u8>(ctx.skb.skb, total - 1).is_none() && (is_linear(ctx) || total > ctx.len()) {
         return Err(Reason::Malformed);
     }
@@ -283,26 +294,41 @@ struct Transport {
     len: u32,
 }
 
-/// Reads a transport header: whole, or, of a quoted packet, the eight bytes that are there (RFC 792).
+/// Reads a transport header: whole, or, of a quoted packet, the eight bytes that are there (RFC 792). Out of `start`,
+/// if it was read already.
 #[inline(always)]
-fn transport(ctx: &TcContext, number: u8, offset: u32, whole: bool) -> Result<Transport, Reason> {
+fn transport(
+    ctx: &TcContext,
+    number: u8,
+    offset: u32,
+    whole: bool,
+    start: Option<&Start>,
+) -> Result<Transport, Reason> {
     let mut transport =
         Transport { ports: NO_PORTS, flags: 0, is_error: false, len: protocol::header_len(number) };
     if number == protocol::TCP && whole {
-        let header: TcpHeader = load_or_pull(ctx, offset)?;
+        let header: TcpHeader = transport_header(ctx, offset, start)?;
         transport.ports = header.ports;
         transport.flags = header.flags;
         transport.len = header.len();
     } else if protocol::has_ports(number) {
-        transport.ports = load_or_pull(ctx, offset)?;
+        transport.ports = transport_header(ctx, offset, start)?;
     } else if number == protocol::ICMP {
-        let header: IcmpHeader = load_or_pull(ctx, offset)?;
+        let header: IcmpHeader = transport_header(ctx, offset, start)?;
         transport.is_error = header.is_error();
         if !transport.is_error {
             transport.ports.source = header.identifier;
         }
     }
     Ok(transport)
+}
+
+#[inline(always)]
+fn transport_header<T: Header>(ctx: &TcContext, offset: u32, start: Option<&Start>) -> Result<T, Reason> {
+    match start.and_then(Start::transport) {
+        Some(header) => Ok(header),
+        None => load_or_pull(ctx, offset),
+    }
 }
 
 /// The tuple of the packet an ICMP error quotes.
@@ -315,7 +341,7 @@ fn quoted(ctx: &TcContext, offset: u32) -> Result<FlowKey4, Reason> {
     let ports = if header.fragment() == Fragment::Later {
         NO_PORTS
     } else {
-        transport(ctx, header.protocol, offset + header.len(), false)?.ports
+        transport(ctx, header.protocol, offset + header.len(), false, None)?.ports
     };
     Ok(FlowKey4 {
         source: header.source,

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 const TIME: Duration = Duration::from_secs(4);
 /// Samples a second: no multiple of a timer's rate, or it would see only the timer.
 const RATE: &str = "3989";
+/// Fewer samples say nothing; so few come where the machine is too busy to start perf in time.
+const FEWEST: u32 = 2000;
 /// Functions that a table shows.
 const SHOWN: usize = 24;
 
@@ -145,17 +147,21 @@ fn shares(data: &Path) -> Result<Functions> {
         bail!("perf report: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let mut functions = Functions::new();
+    let mut samples = BTreeMap::<String, u32>::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((share, symbol)) = line.split_once('\t') else { continue };
-        let Ok(share) = share.trim().trim_end_matches('%').parse::<f64>() else { continue };
+        let mut fields = line.split('\t').skip(1);
+        let (Some(count), Some(symbol)) = (fields.next(), fields.next()) else { continue };
+        let Ok(count) = count.trim().parse::<u32>() else { continue };
+        // After the address space, `[k]`.
         let Some(name) = symbol.split_whitespace().nth(1) else { continue };
-        *functions.entry(plain(name)).or_default() += share / 100.0;
+        *samples.entry(plain(name)).or_default() += count;
     }
-    if functions.is_empty() {
-        bail!("perf saw nothing of the generator's process on its CPU");
+    let all: u32 = samples.values().sum();
+    if all < FEWEST {
+        bail!("perf took {all} samples of the generator's process; it should be some {FEWEST} at least");
     }
-    Ok(functions)
+    let share = |count: u32| f64::from(count) / f64::from(all);
+    Ok(samples.into_iter().map(|(name, count)| (name, share(count))).collect())
 }
 
 /// `bpf_prog_<tag>_<name>` is the program's name.

@@ -11,17 +11,21 @@ use crate::policy::{Policy, Size};
 use crate::report;
 use crate::router::{Plane, Router, Site};
 use anyhow::{Context, Result, bail};
+use multiwans_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long packets are sent, with breaks to forget connections in.
 const TIME: Duration = Duration::from_secs(4);
+/// How long perf may take to begin.
+const START_TIME: Duration = Duration::from_secs(20);
 /// Samples a second: no multiple of a timer's rate, or it would see only the timer.
 const RATE: &str = "3989";
 /// Fewer samples say nothing; so few come where the machine is too busy to start perf in time.
@@ -55,7 +59,7 @@ pub(crate) fn run(options: &Options, cpu: usize) -> Result<()> {
         let policy = Policy::new(size);
         let routers: Vec<Router<'_>> =
             sites.iter().map(|site| site.install(&policy)).collect::<Result<_>>()?;
-        for traffic in [Traffic::Fresh, Traffic::Established] {
+        for traffic in Traffic::ALL {
             let profiles = routers
                 .iter()
                 .map(|router| profile(options, cpu, traffic, &policy, router))
@@ -108,14 +112,23 @@ fn profile(
     Ok(Profile { plane: router.site.plane, packet, functions })
 }
 
+/// Perf at work.
 fn record(cpu: usize, data: &Path) -> Result<Child> {
-    Command::new("perf")
+    if let Err(error) = fs::remove_file(data)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("cannot remove {}", data.display()));
+    }
+    let perf = Command::new("perf")
         .args(["record", "--event", "cpu-clock:k", "--freq", RATE, "--cpu", &cpu.to_string(), "--output"])
         .arg(data)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .context("cannot run perf (Debian's linux-perf)")
+        .context("cannot run perf (Debian's linux-perf)")?;
+    // It writes the file's head when it has opened its events.
+    wait_until("perf", START_TIME, || fs::metadata(data).is_ok_and(|file| file.len() > 0))?;
+    Ok(perf)
 }
 
 fn stop(mut perf: Child) -> Result<()> {
@@ -127,16 +140,7 @@ fn stop(mut perf: Child) -> Result<()> {
 /// The functions' shares of the time in the kernel, 1 in all.
 fn shares(data: &Path) -> Result<Functions> {
     let output = Command::new("perf")
-        .args([
-            "report",
-            "--stdio",
-            "--sort",
-            "symbol",
-            "--percentage",
-            "relative",
-            "--field-separator",
-            "\t",
-        ])
+        .args(["report", "--stdio", "--sort", "symbol", "--show-nr-samples", "--field-separator", "\t"])
         // The softirqs that forward run in the sending threads; other work on that CPU does not. By number, for perf
         // does not see the names of threads that another CPU started.
         .args(["--pid", &std::process::id().to_string(), "--input"])

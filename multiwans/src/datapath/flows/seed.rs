@@ -86,9 +86,9 @@ pub(super) fn ticks_of(time: Duration) -> u32 {
     u32::try_from(time.as_nanos() / u128::from(TICK_NS)).unwrap_or(u32::MAX)
 }
 
-/// The clock of the table.
+/// The clock of the table; the programs read the same (`bpf_ktime_get_coarse_ns`).
 pub(super) fn now() -> u32 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
         .map(|time| Duration::from(time).as_nanos())
         .map_or(0, |nanos| tick_of(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }

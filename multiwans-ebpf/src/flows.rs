@@ -12,7 +12,7 @@ use multiwans_common::{
     ticks_between,
 };
 
-use crate::{classify::Match, links, packet::Packet};
+use crate::{classify::Match, links, packet::Packet, presence};
 
 /// Flows that were answered.
 ///
@@ -66,6 +66,9 @@ pub fn attribute(key: &FlowKey4, found: Match, version: u32) -> Option<(u32, Fil
 /// answer that came in by this very WAN after it last went out of service.
 #[inline(always)]
 pub fn find(packet: &Packet) -> Option<Flow> {
+    if !presence::may_hold(&packet.tuple) {
+        return None;
+    }
     let entry = MW_FLOWS.get_ptr_mut(&packet.tuple)?;
     let Binding { generation, wan: number, state, inbound, .. } = read_binding(entry);
     let wan = links::wan(number as u32)?;
@@ -135,7 +138,10 @@ pub fn learn(key: &FlowKey4, flags: u8, number: u32, wan: &WanEntry) -> Reason {
         return Reason::Learned;
     }
     match MW_FLOWS.insert(key, value, BPF_ANY as u64) {
-        Ok(()) => Reason::FlowMade,
+        Ok(()) => {
+            presence::note(key);
+            Reason::FlowMade
+        }
         Err(_) => Reason::LearnFailed,
     }
 }

@@ -115,7 +115,7 @@ fn tuple(protocol: u8, source_port: u16, destination_port: u16) -> Tuple {
 }
 
 /// Waits for the table's clock to be a tick or more later. It goes by jiffies, of up to ten milliseconds.
-fn the_clock_goes_on() {
+pub(crate) fn the_clock_goes_on() {
     let now = || Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap());
     let (begin, deadline) = (now(), Instant::now() + seconds(5));
     while now() < begin + Duration::from_nanos(2 * TICK_NS) {

@@ -10,6 +10,7 @@ mod frame;
 mod hard;
 #[path = "../support/policies.rs"]
 mod policies;
+mod presence;
 mod random;
 mod scale;
 #[path = "../support/mod.rs"]

@@ -26,7 +26,7 @@ pub use flow_state::{
 };
 pub use lines::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
 pub use policy::{POLICY_PLACES, PolicyCopy, PolicySet, PolicySlot};
-pub use presence::FlowPresence;
+pub use presence::{FlowPresence, OWN_WORDS, own_bit};
 pub use reason::Reason;
 pub use wan::{WAN_SLOTS, WanEntry};
 

@@ -24,6 +24,8 @@ pub(super) const PRESENCE: &str = "MW_PRESENCE";
 pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
 /// The router's own addresses (`specific.rs`).
 pub(super) const OWN: &str = "MW_OWN";
+/// The filter in front of them.
+pub(super) const OWN_BITS: &str = "MW_OWN_BITS";
 /// Counters by program and reason (`counters.rs`).
 pub(super) const REASONS: &str = "MW_REASONS";
 /// Counters by WAN and direction.

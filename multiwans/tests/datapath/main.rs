@@ -8,6 +8,7 @@ mod config;
 mod flows;
 mod frame;
 mod hard;
+mod own;
 #[path = "../support/policies.rs"]
 mod policies;
 mod presence;

@@ -12,7 +12,7 @@ pub const fn ticks(seconds: u32) -> u32 {
     (seconds as u64 * 1_000_000_000 / TICK_NS) as u32
 }
 
-/// A time of `bpf_ktime_get_ns` in ticks.
+/// A time of `CLOCK_MONOTONIC_COARSE` in ticks.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "the clock of ticks turns every 52 days")]
 pub const fn tick_of(ns: u64) -> u32 {

@@ -12,6 +12,7 @@ mod flow;
 mod flow_state;
 mod lines;
 mod policy;
+mod presence;
 mod reason;
 mod wan;
 
@@ -25,6 +26,7 @@ pub use flow_state::{
 };
 pub use lines::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
 pub use policy::{POLICY_PLACES, PolicyCopy, PolicySet, PolicySlot};
+pub use presence::{FlowPresence, OWN_WORDS, own_bit};
 pub use reason::Reason;
 pub use wan::{WAN_SLOTS, WanEntry};
 

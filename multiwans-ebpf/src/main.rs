@@ -14,6 +14,7 @@
 //! place that turns the outcome into a mark, a counter and, at debug level, a log line. The others let everything pass.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod asked;
 mod classify;
@@ -27,6 +28,7 @@ mod mark;
 mod output;
 mod packet;
 mod policy;
+mod presence;
 mod socket;
 mod specific;
 mod steer;

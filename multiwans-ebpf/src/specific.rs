@@ -1,10 +1,10 @@
 //! Where the main table has a route of its own to: traffic that is routed as it says, whatever we choose.
 
 use aya_ebpf::{
-    btf_maps::{HashMap, LpmTrie, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
     macros::btf_map,
 };
-use multiwans_common::{OWN_SLOTS, SPECIFIC_SLOTS};
+use multiwans_common::{OWN_SLOTS, OWN_WORDS, SPECIFIC_SLOTS, own_bit};
 
 /// Destinations of the main table's routes but the default ones, and the router's own addresses.
 ///
@@ -33,8 +33,24 @@ pub fn covers(destination: u32) -> bool {
 #[btf_map]
 static MW_OWN: HashMap<u32, u32, { OWN_SLOTS as usize }> = HashMap::new();
 
+/// The presence filter of [`MW_OWN`]: nearly every fresh packet is for somewhere else, and its destination's place in
+/// the hash map is not in the cache.
+///
+/// Key: a word's number. Value: 64 bits ([`own_bit`]). Writer: the daemon; a bit is set before the first of its addresses
+/// is in the map, and cleared after the last one went. Reader: steer. 64 × 8 bytes.
+#[btf_map]
+static MW_OWN_BITS: Array<u64, { OWN_WORDS as usize }> = Array::new();
+
 /// Whether an address (network byte order) is the router's own.
 #[inline(always)]
 pub fn is_own(address: u32) -> bool {
+    let (number, bit) = own_bit(address);
+    if let Some(word) = MW_OWN_BITS.get_ptr(number)
+        // SAFETY: the kernel keeps an array's memory. The daemon may write the word meanwhile: whatever parts of it are
+        // old or new, a bit that is in both is read.
+        && unsafe { word.read_volatile() } & bit == 0
+    {
+        return false;
+    }
     MW_OWN.get_ptr(address).is_some()
 }

@@ -1,8 +1,12 @@
 //! Names of the maps and typed ways to them. No other module knows a map's name.
 
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
 use aya::Ebpf;
 use aya::Pod;
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 
 use super::DatapathError;
 
@@ -14,10 +18,14 @@ pub(super) const DEFAULT: &str = "MW_DEFAULT";
 pub(super) const INTERFACES: &str = "MW_INTERFACES";
 /// The flow table (`flows.rs`).
 pub(super) const FLOWS: &str = "MW_FLOWS";
+/// The filter in front of it (`presence.rs`).
+pub(super) const PRESENCE: &str = "MW_PRESENCE";
 /// Where the main table has routes of its own to (`specific.rs`).
 pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
 /// The router's own addresses (`specific.rs`).
 pub(super) const OWN: &str = "MW_OWN";
+/// The filter in front of them.
+pub(super) const OWN_BITS: &str = "MW_OWN_BITS";
 /// Counters by program and reason (`counters.rs`).
 pub(super) const REASONS: &str = "MW_REASONS";
 /// Counters by WAN and direction.
@@ -28,6 +36,19 @@ pub(super) const FILTER_TRAFFIC: &str = "MW_FILTER_TRAFFIC";
 pub(super) const SLOT: &str = "MW_SLOT";
 /// The policies.
 pub(super) const POLICIES: &str = "MW_POLICIES";
+
+/// The kernel's own account of a map's memory in bytes: `memlock` of its descriptor. Before Linux 6.4 that is keys and
+/// values alone, of a hash map a third of it.
+pub(super) fn memory(name: &'static str, map: &MapData) -> Result<u64, DatapathError> {
+    let of_descriptor = || {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
+        let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        value.and_then(|value| value.trim().parse().ok()).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the kernel does not tell a map's memory")
+        })
+    };
+    of_descriptor().map_err(|error| DatapathError::Map { map: name, source: MapError::IoError(error) })
+}
 
 /// An array map.
 pub(super) fn array<'a, V: Pod>(

@@ -19,11 +19,12 @@ mod policy_maps;
 mod specific;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use multiwans_common::{Direction, PolicySet, Program as Counting, Reason, Traffic};
+use multiwans_common::{Direction, FlowPresence, PolicySet, Program as Counting, Reason, Traffic};
 
 pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
@@ -54,6 +55,7 @@ pub struct Datapath {
     interfaces: attach::Interfaces,
     output: output::Output,
     policies: policy_maps::PolicyMaps,
+    presence: Arc<flows::Presence>,
 }
 
 /// A program, for [`Datapath::test_run`].
@@ -75,12 +77,15 @@ impl Datapath {
         let object = object::object().ok_or(DatapathError::NoObject)?;
         let mask = config.daemon.mark_mask;
         let log_level: u8 = if options.log_decisions { aya_log_level_debug() } else { 0 };
+        let presence = FlowPresence::of_table(config.flows.max);
         let mut ebpf = EbpfLoader::new()
             .override_global("MARK_MASK", &mask.bits(), true)
             .override_global("MARK_SHIFT", &mask.shift(), true)
             .override_global("NETNS_COOKIE", &netns_cookie()?, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .override_global("PRESENCE_BITS", &presence.bits(), true)
             .map_max_entries(maps::FLOWS, config.flows.max)
+            .map_max_entries(maps::PRESENCE, presence.words())
             .load(object)?;
         for program in attach::PROGRAMS {
             attach::classifier(&mut ebpf, program)?
@@ -88,6 +93,7 @@ impl Datapath {
                 .map_err(|source| DatapathError::Program { program, source })?;
         }
         output::load(&mut ebpf)?;
+        let presence = flows::Presence::new(&ebpf, presence)?;
         let wans = config.wans.iter().map(|wan| (wan.mark, wan.fwmark, wan.ip));
         let links = links::Links::new(&mut ebpf, wans)?;
         let mut policy_maps = policy_maps::PolicyMaps::default();
@@ -99,6 +105,7 @@ impl Datapath {
             interfaces: attach::Interfaces::new(attachment),
             output: output::Output::default(),
             policies: policy_maps,
+            presence,
         })
     }
 
@@ -200,7 +207,7 @@ impl Datapath {
     /// Stores sessions that were there before the daemon. Returns how many the table took.
     pub fn seed(&mut self, flows: &[SeedFlow]) -> Result<usize, DatapathError> {
         let links = &self.links;
-        flows::seed(&mut self.ebpf, flows, |mark: WanMark| links.generation(mark))
+        flows::seed(&mut self.ebpf, &self.presence, flows, |mark: WanMark| links.generation(mark))
     }
 
     /// What keeps the flow table in order.
@@ -208,7 +215,7 @@ impl Datapath {
     /// # Errors
     /// The kernel refuses another handle of the table, or does not tell its memory.
     pub fn flow_keeper(&self) -> Result<FlowKeeper, DatapathError> {
-        FlowKeeper::new(&self.ebpf)
+        FlowKeeper::new(&self.ebpf, Arc::clone(&self.presence))
     }
 
     /// What a program did and why since the start, all CPUs together.

@@ -6,7 +6,8 @@ use multiwans::config::{Config, Filter, Flows, Protocol};
 use multiwans::datapath::{Family, FlowKeeper, SeedFlow, Version};
 use multiwans::policy::{Compiled, Tuple};
 use multiwans::types::MarkMask;
-use multiwans_common::{Direction, FlowState, PolicySet, Reason, Traffic};
+use multiwans_common::{Direction, FlowState, PolicySet, Reason, TICK_NS, Traffic};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::config::{Kernel, config, difference, filter, mark, port};
 use crate::frame::Packet;
@@ -113,6 +114,16 @@ fn tuple(protocol: u8, source_port: u16, destination_port: u16) -> Tuple {
     }
 }
 
+/// Waits for the table's clock to be a tick or more later. It goes by jiffies, of up to ten milliseconds.
+pub(crate) fn the_clock_goes_on() {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap());
+    let (begin, deadline) = (now(), Instant::now() + seconds(5));
+    while now() < begin + Duration::from_nanos(2 * TICK_NS) {
+        assert!(Instant::now() < deadline, "the clock stands still");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn who_is_idle_for_too_long_begins_anew() {
     let kernel = &mut kernel();
@@ -124,8 +135,7 @@ fn who_is_idle_for_too_long_begins_anew() {
         left: Some(left),
     };
     kernel.datapath.seed(&[seed(4000, seconds(60)), seed(4001, Duration::ZERO)]).unwrap();
-    // The clock of the table goes on by itself: a millisecond is one step of it.
-    std::thread::sleep(Duration::from_millis(5));
+    the_clock_goes_on();
     assert_eq!(steer(kernel, &Packet::udp(CLIENT, 4000, HOST, 53)), verdict(2, Reason::Flow));
     assert_eq!(steer(kernel, &Packet::udp(CLIENT, 4001, HOST, 53)), verdict(1, Reason::Default));
     // The first was refreshed by its packet, the second is removed.

@@ -8,8 +8,10 @@ mod config;
 mod flows;
 mod frame;
 mod hard;
+mod own;
 #[path = "../support/policies.rs"]
 mod policies;
+mod presence;
 mod random;
 mod scale;
 #[path = "../support/mod.rs"]

@@ -1,8 +1,7 @@
 //! Removing from the flow table what has no place in it any more.
 
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -14,6 +13,7 @@ use multiwans_common::{
 
 use super::batch::Walk;
 use super::census::Census;
+use super::presence::Presence;
 use super::seed::{now, ticks_of};
 use crate::datapath::{DatapathError, counters, maps};
 
@@ -22,6 +22,7 @@ pub struct FlowKeeper {
     table: HashMap<MapData, FlowKey4, FlowValue>,
     /// The table's, for what aya has no call for.
     fd: OwnedFd,
+    presence: Arc<Presence>,
     wans: Array<MapData, WanEntry>,
     reasons: PerCpuArray<MapData, Traffic>,
     max: u64,
@@ -42,11 +43,10 @@ pub struct Swept {
 }
 
 impl FlowKeeper {
-    pub(in crate::datapath) fn new(ebpf: &Ebpf) -> Result<Self, DatapathError> {
+    pub(in crate::datapath) fn new(ebpf: &Ebpf, presence: Arc<Presence>) -> Result<Self, DatapathError> {
         let flows = another(ebpf, maps::FLOWS)?;
         let max = flows.info().map_err(DatapathError::map(maps::FLOWS))?.max_entries();
-        let bytes = memory(&flows)
-            .map_err(|error| DatapathError::Map { map: maps::FLOWS, source: MapError::IoError(error) })?;
+        let bytes = maps::memory(maps::FLOWS, &flows)? + presence.bytes();
         let fd = flows.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Walk)?;
         Ok(Self {
             fd,
@@ -56,6 +56,7 @@ impl FlowKeeper {
                 .map_err(DatapathError::map(maps::WANS))?,
             reasons: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(another(ebpf, maps::REASONS)?))
                 .map_err(DatapathError::map(maps::REASONS))?,
+            presence,
             max: u64::from(max),
             bytes,
         })
@@ -66,7 +67,8 @@ impl FlowKeeper {
         self.max
     }
 
-    /// What the kernel says the table takes of its memory, in bytes. All of it is taken at the start.
+    /// What the kernel says the table and the filter in front of it take of its memory, in bytes. All of it is taken at
+    /// the start.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -130,7 +132,8 @@ impl FlowKeeper {
         Ok(swept)
     }
 
-    /// Removes the entries that `is_due` picks; returns how many.
+    /// Removes the entries that `is_due` picks; returns how many. The filter in front of the table is made to say
+    /// just what is left.
     ///
     /// Between the look at an entry and its removal a packet may refresh it. It loses its entry then as if
     /// the packet had come a millisecond later.
@@ -138,6 +141,8 @@ impl FlowKeeper {
         &mut self,
         mut is_due: impl FnMut(&FlowKey4, &FlowValue) -> bool,
     ) -> Result<u64, DatapathError> {
+        let presence = Arc::clone(&self.presence);
+        let renewal = presence.renew();
         let mut walk = Walk::new(self.fd.as_fd());
         let mut removed = 0;
         let mut due = Vec::new();
@@ -147,9 +152,12 @@ impl FlowKeeper {
                 any = true;
                 if is_due(key, value) {
                     due.push(*key);
+                } else {
+                    renewal.keep(key);
                 }
             }
             if !any {
+                renewal.finish();
                 return Ok(removed);
             }
             for key in due.drain(..) {
@@ -188,14 +196,4 @@ fn another(ebpf: &Ebpf, name: &'static str) -> Result<MapData, DatapathError> {
     // By its number would take CAP_SYS_ADMIN.
     let fd = data.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Walk)?;
     MapData::from_fd(fd).map_err(DatapathError::map(name))
-}
-
-/// The kernel's own account of a map's memory: `memlock` of its descriptor. Before Linux 6.4 that is keys and
-/// values alone, a third of it.
-fn memory(map: &MapData) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd()))?;
-    let value = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-    value
-        .and_then(|value| value.trim().parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel does not tell a map's memory"))
 }

@@ -8,6 +8,7 @@
 mod batch;
 mod census;
 mod keeper;
+mod presence;
 mod seed;
 mod thread;
 
@@ -16,4 +17,5 @@ pub use keeper::{FlowKeeper, Swept};
 pub use seed::SeedFlow;
 pub use thread::{FlowReport, FlowThread};
 
+pub(super) use presence::Presence;
 pub(super) use seed::seed;

@@ -8,6 +8,7 @@ use multiwans_common::{
     Binding, FilterTag, FlowKey4, FlowState, FlowValue, Seen, TICK_NS, protocol, tick_of,
 };
 
+use super::presence::Presence;
 use crate::datapath::policy_maps::network_order;
 use crate::datapath::{DatapathError, maps};
 use crate::policy::Tuple;
@@ -31,6 +32,7 @@ pub struct SeedFlow {
 /// Stores them, lasting ones first; returns how many. `generation` gives a WAN's current one.
 pub(in crate::datapath) fn seed(
     ebpf: &mut Ebpf,
+    presence: &Presence,
     flows: &[SeedFlow],
     generation: impl Fn(WanMark) -> Option<u32>,
 ) -> Result<usize, DatapathError> {
@@ -57,8 +59,12 @@ pub(in crate::datapath) fn seed(
         let idle = flow.left.map_or(0, |left| timeout.saturating_sub(ticks_of(left)));
         let at = now.wrapping_sub(idle);
         let value = FlowValue { seen: Seen { at, filter: FilterTag::unknown() }, binding };
-        match map.insert(key(&flow.tuple), value, 0) {
-            Ok(()) => stored += 1,
+        let key = key(&flow.tuple);
+        match map.insert(key, value, 0) {
+            Ok(()) => {
+                presence.note(&key);
+                stored += 1;
+            }
             // The table is full, or the kernel's free lists, which are per CPU, are short for a moment; such
             // a flow is classified.
             Err(MapError::SyscallError(error))
@@ -86,9 +92,9 @@ pub(super) fn ticks_of(time: Duration) -> u32 {
     u32::try_from(time.as_nanos() / u128::from(TICK_NS)).unwrap_or(u32::MAX)
 }
 
-/// The clock of the table.
+/// The clock of the table; the programs read the same (`bpf_ktime_get_coarse_ns`).
 pub(super) fn now() -> u32 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
         .map(|time| Duration::from(time).as_nanos())
         .map_or(0, |nanos| tick_of(u64::try_from(nanos).unwrap_or(u64::MAX)))
 }

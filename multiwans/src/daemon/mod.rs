@@ -27,7 +27,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use nix::sys::signal::{SigSet, SigmaskHow};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -95,7 +94,7 @@ async fn serve(config: Config, options: Options, source: Arc<dyn Source>) -> any
     let policies = Policies::new(&config)?;
     let load = LoadOptions { log_decisions: options.log_decisions, attachment: None };
     tracing::info!("multiwans {} starts: {} WANs", env!("CARGO_PKG_VERSION"), config.wans.len());
-    let mut datapath = undisturbed(|| Datapath::load(&config, &policies, load))?;
+    let mut datapath = Datapath::load(&config, &policies, load)?;
     let server = Server::bind(&config.daemon.control_socket)?;
     let monitor = Monitor::open().context("the kernel's network cannot be watched")?;
     let kernel = Kernel::new(&config).context("the kernel's network cannot be changed")?;
@@ -167,18 +166,4 @@ fn announce(attachment: Attachment) {
         Attachment::Clsact => "clsact filters, for this kernel has no TCX",
     };
     tracing::info!("programs are loaded and go to their interfaces as {how}");
-}
-
-/// Does something with this thread's signals held back until it is done.
-///
-/// The kernel gives up verifying a program when a signal is pending (`EAGAIN`); the loader takes that for
-/// a refusal and tries again with ever larger logs, which makes a start or stop take half a minute.
-fn undisturbed<T>(action: impl FnOnce() -> T) -> T {
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let result = action();
-    if let Ok(before) = before {
-        // It was this thread's own mask, so it is one that can be set.
-        let _ = before.thread_set_mask();
-    }
-    result
 }

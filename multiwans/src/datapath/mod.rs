@@ -17,6 +17,7 @@ mod object;
 mod output;
 mod policy_maps;
 mod specific;
+mod undisturbed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use flows::{Census, Family, FlowKeeper, FlowReport, FlowThread, SeedFlow, Sw
 pub use policy_maps::{InForce, Written};
 pub use specific::SpecificMap;
 
+use self::undisturbed::undisturbed;
 use crate::config::Config;
 use crate::engine::command::{Role, Steering};
 use crate::policy::{Compiled, Policies};
@@ -74,6 +76,10 @@ impl Datapath {
     ///
     /// The programs of sockets take those of the calling thread's network namespace for the router's own.
     pub fn load(config: &Config, policies: &Policies, options: LoadOptions) -> Result<Self, DatapathError> {
+        undisturbed(|| Self::load_all(config, policies, options))
+    }
+
+    fn load_all(config: &Config, policies: &Policies, options: LoadOptions) -> Result<Self, DatapathError> {
         let object = object::object().ok_or(DatapathError::NoObject)?;
         let mask = config.daemon.mark_mask;
         let log_level: u8 = if options.log_decisions { aya_log_level_debug() } else { 0 };

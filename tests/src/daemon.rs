@@ -183,6 +183,15 @@ impl<'a> Daemon<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The name of its configuration file; the folder is its `/run`.
+    ///
+    /// # Panics
+    /// Never: every daemon has such a file.
+    #[must_use]
+    pub fn config_file(&self) -> String {
+        self.config.file_name().expect("it was made with a name").to_string_lossy().into_owned()
+    }
+
     /// Writes another text into its configuration file, and tells nobody.
     ///
     /// # Errors

@@ -346,7 +346,7 @@ pub fn run_to_end(lab: &Lab, arguments: &[&str]) -> Result<Output> {
 pub fn end_of(command: &mut Command) -> Result<Output> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     // What it says fits into a pipe, so it need not be read meanwhile.
-    let ended = wait_for("its end", START_TIME, || child.try_wait().transpose());
+    let ended = wait_for("its end", patient(START_TIME), || child.try_wait().transpose());
     if ended.is_err() {
         child.kill()?;
     }

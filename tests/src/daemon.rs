@@ -183,6 +183,15 @@ impl<'a> Daemon<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The name of its configuration file; the folder is its `/run`.
+    ///
+    /// # Panics
+    /// Never: every daemon has such a file.
+    #[must_use]
+    pub fn config_file(&self) -> String {
+        self.config.file_name().expect("it was made with a name").to_string_lossy().into_owned()
+    }
+
     /// Writes another text into its configuration file, and tells nobody.
     ///
     /// # Errors
@@ -337,7 +346,7 @@ pub fn run_to_end(lab: &Lab, arguments: &[&str]) -> Result<Output> {
 pub fn end_of(command: &mut Command) -> Result<Output> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     // What it says fits into a pipe, so it need not be read meanwhile.
-    let ended = wait_for("its end", START_TIME, || child.try_wait().transpose());
+    let ended = wait_for("its end", patient(START_TIME), || child.try_wait().transpose());
     if ended.is_err() {
         child.kill()?;
     }

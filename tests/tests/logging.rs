@@ -1,14 +1,15 @@
 //! Logs that nobody takes in: they may not hold up what they tell of.
 
 use anyhow::Result;
-use multiwans_tests::topology::{INTERNET, wan_ip};
+use multiwans_tests::topology::{CLIENT, INTERNET, wan_ip};
 use multiwans_tests::wait::wait_until;
-use multiwans_tests::{Config, Daemon, Lab, Ns};
+use multiwans_tests::{Config, Daemon, Lab, Ns, raw};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,4 +87,42 @@ fn a_pipe_nobody_empties_delays_no_failover_and_loses_no_line() -> Result<()> {
     assert_eq!(log.matches("OFF: no carrier").count(), 3, "{log}");
     assert!(log.trim_end().ends_with("stopped; nothing of multiwans is left in the kernel"), "{log}");
     Ok(())
+}
+
+#[test]
+fn a_flood_of_decisions_keeps_the_loop_from_nothing() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    // Each packet's decision is told, and they come faster than lines can be written.
+    let mut daemon = Daemon::start(&lab, &Config::of(&lab))?;
+    let steered = || daemon.counter(&["programs", "steer", "default", "packets"]);
+    let over = AtomicBool::new(false);
+    let slowest = thread::scope(|scope| -> Result<Duration> {
+        let flood = || -> Result<()> {
+            let sender = lab.raw_sender(Ns::Client)?;
+            let packet = raw::ipv4(CLIENT, INTERNET, 17, 0, 0, &raw::udp(4000, 9, b"x"));
+            while !over.load(Ordering::Relaxed) {
+                // A full queue of the interface is no matter here.
+                sender.send(&packet).ok();
+            }
+            Ok(())
+        };
+        let flooding = [(); 3].map(|()| scope.spawn(flood));
+        let begin = Instant::now();
+        let mut slowest = Duration::ZERO;
+        let mut asked = Ok(0);
+        while begin.elapsed() < Duration::from_secs(3) && asked.is_ok() {
+            let asking = Instant::now();
+            asked = steered();
+            slowest = slowest.max(asking.elapsed());
+        }
+        over.store(true, Ordering::Relaxed);
+        let joined = flooding.into_iter().map(|flood| flood.join().expect("the flood panicked"));
+        joined.collect::<Result<Vec<()>>>()?;
+        asked.and(Ok(slowest))
+    })?;
+    let packets = steered()?;
+    println!("{packets} packets; the slowest answer took {slowest:?}");
+    assert!(packets > 10_000, "{packets}");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    daemon.terminate()
 }

@@ -1,6 +1,7 @@
 //! Another configuration while the daemon runs: what it changes, what it leaves alone, what is refused.
 
 use anyhow::{Context, Result};
+use multiwans_tests::daemon::run_to_end;
 use multiwans_tests::smtp::Options;
 use multiwans_tests::topology::{INTERNET, INTERNET_OTHERS, wan_ip};
 use multiwans_tests::wait::{stays_true, wait_for, wait_until};
@@ -8,7 +9,7 @@ use multiwans_tests::{Config, Daemon, Lab, Ns, Residue};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -180,6 +181,37 @@ fn a_file_that_is_no_good_changes_nothing_and_says_why() -> Result<()> {
     daemon.write_config(&Config::of(&lab))?;
     daemon.reload()?;
     assert_eq!(client.seen_by_tcp(INTERNET, 80)?, wan_ip(1));
+    daemon.terminate()
+}
+
+#[test]
+fn another_file_than_the_daemon_s_is_refused() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let _servers = lab.serve_internet(&[80])?;
+    let mut daemon = Daemon::start(&lab, &Config::of(&lab))?;
+    let own = daemon.config_file();
+    let run = lab.router_files().run();
+    fs::write(run.join("other.yaml"), Config::of(&lab).filter(2, "web", WEB).to_string())?;
+    // As the daemon sees it, by another name.
+    symlink(format!("/run/{own}"), run.join("link.yaml"))?;
+    let reload = |file: &str| -> Result<_> {
+        let output = run_to_end(&lab, &["reload", "-c", &format!("/run/{file}")])?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8(said)?))
+    };
+    for file in ["other.yaml", "none.yaml"] {
+        let refused = format!(
+            "configuration (/run/{file}) must be the one that the daemon was started with: /run/{own}\n\
+             multiwans: not reloaded\n"
+        );
+        assert_eq!(reload(file)?, (Some(1), refused));
+    }
+    let client = lab.client(Ns::Client);
+    assert_eq!(client.seen_by_tcp(INTERNET, 80)?, wan_ip(1));
+    daemon.write_config(&Config::of(&lab).filter(2, "web", WEB))?;
+    assert_eq!(reload("link.yaml")?, (Some(0), "reloaded: 1 filter added (\"web\")\n".to_owned()));
+    assert_eq!(client.seen_by_tcp(INTERNET, 80)?, wan_ip(2));
+    assert_eq!(reload(&own)?, (Some(0), "reloaded: nothing changed\n".to_owned()));
     daemon.terminate()
 }
 

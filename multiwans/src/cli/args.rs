@@ -63,7 +63,7 @@ pub struct Reload {
     /// Control socket [default: the configuration's `daemon.controlSocket`, else /run/multiwans/control.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Configuration to take the control socket from; the daemon reads the one it was started with
+    /// Configuration to take the control socket from; refused if the daemon was started with another one
     #[arg(short, long, value_name = "FILE", conflicts_with = "socket")]
     pub config: Option<PathBuf>,
 }

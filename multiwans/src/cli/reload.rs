@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::{fail, locate};
-use crate::control::Request;
 use crate::control::client::{self, ClientError};
+use crate::control::{Request, canonical};
 
 /// Asks, waits, and prints what changed (warnings on stderr), exit code 0; or why nothing did, exit code 1.
 pub(super) fn run(socket: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode {
+    let request = Request::Reload { config: config.as_deref().map(canonical) };
     let places = locate::sockets(socket, config);
     let (places, unreadable) = match &places {
         Ok(places) => (places.clone(), None),
@@ -19,7 +20,7 @@ pub(super) fn run(socket: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode 
     };
     let mut result = Err(ClientError::NotRunning(locate::default_socket()));
     for place in places {
-        result = client::request(&place, &Request::Reload);
+        result = client::request(&place, &request);
         if !matches!(result, Err(ClientError::NotRunning(_))) {
             break;
         }

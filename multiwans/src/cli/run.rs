@@ -1,5 +1,6 @@
 //! `multiwans run`: the daemon in the foreground.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
@@ -54,6 +55,10 @@ struct Source {
 }
 
 impl daemon::Source for Source {
+    fn file(&self) -> &Path {
+        &self.origin.path
+    }
+
     fn load(&self) -> Result<Parsed, String> {
         let parsed = self.origin.load().map_err(|error| error.to_string())?;
         if let Some(warning) = open_password(&self.origin.path, &parsed.config) {

@@ -7,6 +7,8 @@
 pub mod client;
 pub mod server;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,18 @@ pub enum Request {
     Status,
     /// Read the configuration anew and put it in force. The answer comes once that is done: `changes` and
     /// `warnings`, each a list of texts.
-    Reload,
+    Reload {
+        /// The file whoever asks means, as [`canonical`] has it: refused where the daemon was started with
+        /// another one, and so would read that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// A file by the one name that all ways to it have in common, where there is such a file.
+pub fn canonical(file: &Path) -> PathBuf {
+    let absolute = || std::path::absolute(file);
+    fs::canonicalize(file).or_else(|_| absolute()).unwrap_or_else(|_| file.to_owned())
 }
 
 impl Request {
@@ -29,7 +42,7 @@ impl Request {
     const fn patience(&self) -> Duration {
         match self {
             Self::Status => Duration::from_secs(5),
-            Self::Reload => Duration::from_secs(120),
+            Self::Reload { .. } => Duration::from_secs(120),
         }
     }
 }

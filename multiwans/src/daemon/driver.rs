@@ -211,7 +211,11 @@ impl Driver {
 
     fn answer(&mut self, call: Call) {
         match call.request {
-            Request::Reload => self.reload(Some(call.reply)),
+            Request::Reload { config } => match config.and_then(|config| self.reloads.refusal(&config)) {
+                // The asker may be gone.
+                Some(why) => drop(call.reply.send(json!({ "error": why }))),
+                None => self.reload(Some(call.reply)),
+            },
             Request::Status => {
                 let status = self.engine.status();
                 let (tx, rx) = oneshot::channel();

@@ -110,7 +110,7 @@ async fn serve(config: Config, options: Options, source: Arc<dyn Source>) -> any
     tracing::info!("the flow table holds {} flows in {} KiB", keeper.max(), keeper.bytes() / 1024);
     let flows = FlowThread::start(keeper)?;
     if options.log_decisions {
-        tokio::task::spawn_local(decisions::follow(datapath.decisions()?));
+        decisions::follow(datapath.decisions()?)?;
     }
 
     let config = Arc::new(config);

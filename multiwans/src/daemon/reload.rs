@@ -11,6 +11,7 @@
 //! was read.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -18,12 +19,16 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::config::{Config, Difference, LogLevel, Parsed};
+use crate::control::canonical;
 use crate::engine::{CommandId, Event, Revision, Settings};
 use crate::notify::email::Office;
 use crate::policy::Policies;
 
 /// Where the configuration comes from, and what of it is not the daemon's own to follow.
 pub trait Source: Send + Sync {
+    /// The file it is read from.
+    fn file(&self) -> &Path;
+
     /// Reads it anew, with everything it refers to.
     ///
     /// # Errors
@@ -94,6 +99,15 @@ impl Reloads {
     pub(super) fn new(source: Arc<dyn Source>, config: Arc<Config>) -> Self {
         let (waiting, stage) = (Vec::new(), Stage::Idle);
         Self { source, config, revision: Revision::default(), waiting, stage }
+    }
+
+    /// Why one of this file cannot be had: another one would be read.
+    pub(super) fn refusal(&self, wanted: &Path) -> Option<String> {
+        let own = canonical(self.source.file());
+        (own != wanted).then(|| {
+            let (wanted, own) = (wanted.display(), own.display());
+            format!("configuration ({wanted}) must be the one that the daemon was started with: {own}")
+        })
     }
 
     /// Somebody wants one. True when it begins now.

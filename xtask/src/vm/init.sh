@@ -17,7 +17,7 @@ exec </dev/null >/dev/ttyS0 2>&1
 uname -r
 ip link set lo up
 # What the kernel asks for by itself is not all that namespaces need.
-modprobe -a veth 8021q bridge nf_conntrack_netlink nft_chain_nat nft_compat xt_MASQUERADE xt_mark \
+modprobe -a veth tun 8021q bridge nf_conntrack_netlink nft_chain_nat nft_compat xt_MASQUERADE xt_mark \
     sch_ingress cls_bpf cls_u32 dummy
 
 # Emulated, the kernel takes ten seconds to verify the packet programs.

@@ -7,7 +7,8 @@ use multiwans_common::{FlowKey4, FragmentKey4, Reason, protocol, tcp};
 
 pub use crate::headers::Fragment;
 use crate::headers::{
-    ETH_P_8021AD_BE, ETH_P_8021Q_BE, ETH_P_IP_BE, Header, IcmpHeader, Ipv4Header, Ports, Start, TcpHeader, load,
+    ETH_P_8021AD_BE, ETH_P_8021Q_BE, ETH_P_IP_BE, Header, IcmpHeader, Ipv4Header, Ports, Start, TcpHeader,
+    load,
 };
 
 /// `PACKET_HOST` (linux/if_packet.h): addressed to this host at the link layer.

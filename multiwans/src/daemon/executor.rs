@@ -330,7 +330,8 @@ impl Executor {
         };
         let mut moved = 0;
         for entry in &misplaced {
-            moved += usize::from(conntrack.delete(entry).await.map_err(|error| error.to_string())?);
+            let deleted = conntrack.delete_unanswered(entry).await;
+            moved += usize::from(deleted.map_err(|error| error.to_string())?);
         }
         if moved > 0 {
             tracing::info!("{moved} sessions that were never answered may move");

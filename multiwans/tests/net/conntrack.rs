@@ -141,6 +141,31 @@ fn a_later_entry_with_the_same_tuple_is_another_one() {
     });
 }
 
+#[test]
+fn what_was_answered_since_it_was_listed_stays() {
+    alone(|| async {
+        let mut conntrack = Conntrack::open().unwrap();
+        insert("udp", "192.168.0.9", 1, Some(WAN_1), "");
+        insert("udp", "192.168.0.9", 2, Some(WAN_1), "");
+        insert("udp", "192.168.0.9", 3, Some(WAN_1), "");
+        insert("udp", "192.168.0.9", 3, Some(WAN_1), "-w 5");
+        sh("conntrack -I -p icmp -s 192.168.0.9 -d 8.8.8.8 --icmp-type 8 --icmp-code 0 --icmp-id 77 -t 600 \
+            --src-nat 10.0.1.2");
+        let listed = list(&mut conntrack, Select::TranslatedUnanswered).await;
+        assert_eq!(listed.len(), 5);
+        // One is answered, one goes.
+        sh("conntrack -U -p udp -s 192.168.0.9 --sport 1 -u SEEN_REPLY");
+        sh("conntrack -D -p udp -s 192.168.0.9 --sport 2");
+        for entry in &listed {
+            let deleted = conntrack.delete_unanswered(entry).await.unwrap();
+            let port = entry.original.ports().0;
+            assert_eq!(deleted, ![1, 2].contains(&port), "{entry:?}");
+            assert!(!conntrack.delete_unanswered(entry).await.unwrap(), "done already");
+        }
+        assert_eq!(ports(&mut conntrack, Select::All).await, [1].into());
+    });
+}
+
 /// Real packets through a real masquerade: what the kernel writes is what we look for.
 #[test]
 fn masqueraded_traffic_is_found_and_moved() {

@@ -15,6 +15,7 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProto
 
 use super::entry::{Entry, Transport, Tuple, Zone};
 
+const IPCTNL_MSG_CT_GET: u8 = 1;
 const IPCTNL_MSG_CT_DELETE: u8 = 2;
 // enum ctattr_type, ctattr_tuple, ctattr_l4proto, ctattr_filter: what the crate does not name.
 pub(super) const CTA_ID: u16 = 12;
@@ -79,18 +80,7 @@ pub(super) fn delete(deletion: Deletion<'_>) -> NetlinkMessage<NetfilterMessage>
             attributes
         }
         Deletion::Entry(entry) => {
-            let mut tuple = tuple(&entry.original);
-            let mut attributes = Vec::new();
-            match entry.zone {
-                // The lookup is by the original direction, which a reply zone is not part of.
-                Zone::Default | Zone::Reply(_) => {}
-                Zone::Both(zone) => attributes.push(other(CTA_ZONE, &zone.to_be_bytes())),
-                Zone::Original(zone) => tuple.push(TupleAttribute::Other(DefaultNla::new(
-                    CTA_TUPLE_ZONE,
-                    zone.to_be_bytes().to_vec(),
-                ))),
-            }
-            attributes.insert(0, ConntrackAttribute::CtaTupleOrig(tuple));
+            let mut attributes = key(entry);
             attributes.extend(entry.id.map(|id| other(CTA_ID, &id.to_be_bytes())));
             attributes
         }
@@ -99,6 +89,29 @@ pub(super) fn delete(deletion: Deletion<'_>) -> NetlinkMessage<NetfilterMessage>
     // the kernel answers EINVAL.
     let attributes = attributes.iter().map(plain).collect();
     request(ConntrackMessage::Other { message_type: IPCTNL_MSG_CT_DELETE, attributes }, NLM_F_ACK)
+}
+
+/// The request for what stands now where this entry did.
+pub(super) fn get(entry: &Entry) -> NetlinkMessage<NetfilterMessage> {
+    let attributes = key(entry).iter().map(plain).collect();
+    // The answer says of itself that others follow (`ctnetlink_fill_info`); the acknowledgement is what does.
+    request(ConntrackMessage::Other { message_type: IPCTNL_MSG_CT_GET, attributes }, NLM_F_ACK)
+}
+
+/// What the kernel finds an entry by: the tuple in its original direction, and the zone.
+fn key(entry: &Entry) -> Vec<ConntrackAttribute> {
+    let mut tuple = tuple(&entry.original);
+    let zone = match entry.zone {
+        // The lookup is by the original direction, which a reply zone is not part of.
+        Zone::Default | Zone::Reply(_) => None,
+        Zone::Both(zone) => Some(other(CTA_ZONE, &zone.to_be_bytes())),
+        Zone::Original(zone) => {
+            let zone = DefaultNla::new(CTA_TUPLE_ZONE, zone.to_be_bytes().to_vec());
+            tuple.push(TupleAttribute::Other(zone));
+            None
+        }
+    };
+    [ConntrackAttribute::CtaTupleOrig(tuple)].into_iter().chain(zone).collect()
 }
 
 /// The request that lists.

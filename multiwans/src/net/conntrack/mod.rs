@@ -130,6 +130,20 @@ impl Conntrack {
         }
     }
 
+    /// Deletes this entry unless it was answered since it was listed. `false`: it was, or it was gone already.
+    ///
+    /// The kernel deletes by tuple, whatever the state, and a list of thousands takes a while to go through; a session
+    /// that lost its translation in between would be broken. What remains is the time between two calls.
+    pub async fn delete_unanswered(&mut self, entry: &Entry) -> Result<bool, Error> {
+        let is_unanswered = |now: &Entry| now.id == entry.id && !now.seen_reply;
+        match self.request(message::get(entry)).await {
+            Ok(now) if now.iter().any(is_unanswered) => self.delete(entry).await,
+            Ok(_) | Err(Refusal::NotLoaded) => Ok(false),
+            Err(Refusal::Failed(e)) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(Refusal::Failed(e)) => Err(Error::refused("look up a conntrack entry", e)),
+        }
+    }
+
     async fn request(&mut self, request: NetlinkMessage<NetfilterMessage>) -> Result<Vec<Entry>, Refusal> {
         let Some(socket) = &self.socket else { return Err(Refusal::NotLoaded) };
         let closed = || io::Error::new(io::ErrorKind::BrokenPipe, "the netlink socket is closed");

@@ -11,6 +11,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// The far end of a cable hears of its carrier up to a second later (`linkwatch`), and an ARP request that was lost before
+/// is repeated after another one.
+const RECOVERY: Duration = Duration::from_secs(5);
 
 #[test]
 fn flows_leave_by_the_first_wan_and_are_seen_with_its_address() -> Result<()> {
@@ -75,7 +78,7 @@ fn each_fault_stops_traffic_and_its_end_lets_it_flow_again() -> Result<()> {
     assert!(!passes());
     lab.plug_cable(1)?;
     wait_until("the carrier to come", SECOND, carrier)?;
-    wait_until("traffic to pass", SECOND, passes)?;
+    wait_until("traffic to pass", RECOVERY, passes)?;
 
     lab.remove_address(1)?;
     lab.add_address(1)?;
@@ -86,7 +89,7 @@ fn each_fault_stops_traffic_and_its_end_lets_it_flow_again() -> Result<()> {
     assert!(lab.sh(Ns::Router, "ip link show eth1").is_err());
     lab.create_interface(1)?;
     lab.sh(Ns::Router, "ip route replace default via 10.0.1.1")?;
-    wait_until("traffic to pass", SECOND, passes)?;
+    wait_until("traffic to pass", RECOVERY, passes)?;
 
     lab.set_down(1)?;
     assert_eq!(lab.default_gateway()?, None);

@@ -29,7 +29,7 @@ fn wans(text: &mut String, status: &Status, wans: &Value) {
         })
         .collect();
     if !rows.is_empty() {
-        table(text, ["FORWARDED", "IN", "OUT"], rows);
+        table(text, ["TRAFFIC", "IN", "OUT"], rows);
     }
 }
 
@@ -154,9 +154,9 @@ mod tests {
         });
         assert_eq!(
             summary(&status, &datapath),
-            "\n  FORWARDED  IN                   OUT\n  \
-               Fibre      10 packets, 2.0 KiB  5 packets, 300 B\n  \
-               LTE        0 packets, 0 B       0 packets, 0 B\n\
+            "\n  TRAFFIC  IN                   OUT\n  \
+               Fibre    10 packets, 2.0 KiB  5 packets, 300 B\n  \
+               LTE      0 packets, 0 B       0 packets, 0 B\n\
              \n  FILTER  WAN  TOOK\n  \
                web     LTE  7 packets, 700 B\n\
              \nFlows: 3 of 1024 (96.0 KiB), tcp 2, udp 1; removed for want of room: 4 short-lived, 0 lasting\n"

@@ -1,6 +1,6 @@
 //! What is counted, and where each counter stands.
 
-use crate::{Reason, WAN_SLOTS, filters::MAX_FILTERS};
+use crate::{Reason, Special, WAN_SLOTS, filters::MAX_FILTERS};
 
 /// Packets and bytes, per CPU. A packet that the kernel handles for several (GSO, GRO) counts as those on the
 /// wire. Bytes are those of the IP packet; where it was not read, those of the frame.
@@ -33,6 +33,9 @@ impl Program {
     /// All of them, in order of their numbers.
     pub const ALL: [Self; 5] = [Self::Steer, Self::Wan, Self::Learn, Self::Output, Self::Asked];
 
+    /// Those that see each packet: they count what is special about it, too. The first numbers.
+    pub const OF_PACKETS: [Self; 3] = [Self::Steer, Self::Wan, Self::Learn];
+
     /// For people and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,6 +65,15 @@ pub const REASON_COUNTERS: usize = Program::ALL.len() * Reason::SLOTS as usize;
 #[inline(always)]
 pub const fn reason_counter(program: Program, reason: Reason) -> u32 {
     program as u32 * Reason::SLOTS + reason as u32
+}
+
+/// Counters by program and what is special.
+pub const SPECIAL_COUNTERS: usize = Program::OF_PACKETS.len() * Special::SLOTS as usize;
+
+/// Where the counter stands of a [`Special`] with this number; of a program of [`Program::OF_PACKETS`].
+#[inline(always)]
+pub const fn special_counter(program: Program, special: u32) -> u32 {
+    program as u32 * Special::SLOTS + special
 }
 
 /// Counters by WAN and direction.

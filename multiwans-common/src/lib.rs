@@ -1,5 +1,5 @@
 //! What the eBPF programs and the daemon agree on: the layout of every map's key and value, the limits,
-//! and the reasons the programs count. Plain old data only; both sides compile this very file.
+//! and what the programs count by. Plain old data only; both sides compile this very file.
 //!
 //! Addresses and ports are kept as they stand in the packet (network byte order): the programs never
 //! swap bytes, the daemon does so once when it writes.
@@ -14,11 +14,12 @@ mod lines;
 mod policy;
 mod presence;
 mod reason;
+mod special;
 mod wan;
 
 pub use counter::{
-    Direction, FILTER_COUNTERS, Program, REASON_COUNTERS, Traffic, WAN_COUNTERS, filter_counter,
-    reason_counter, wan_counter,
+    Direction, FILTER_COUNTERS, Program, REASON_COUNTERS, SPECIAL_COUNTERS, Traffic, WAN_COUNTERS,
+    filter_counter, reason_counter, special_counter, wan_counter,
 };
 pub use flow::{AskedKey4, AskedValue, FlowKey4, FragmentKey4, FragmentValue, OWN_SLOTS, SPECIFIC_SLOTS};
 pub use flow_state::{
@@ -28,6 +29,7 @@ pub use lines::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
 pub use policy::{POLICY_PLACES, PolicyCopy, PolicySet, PolicySlot};
 pub use presence::{FlowPresence, OWN_WORDS, own_bit};
 pub use reason::Reason;
+pub use special::Special;
 pub use wan::{WAN_SLOTS, WanEntry};
 
 /// IP protocol numbers the programs tell apart (IANA).

@@ -8,7 +8,7 @@
 use aya_ebpf::{bindings::BPF_ANY, btf_maps::HashMap, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
 use core::mem::transmute;
 use multiwans_common::{
-    Binding, FilterTag, FlowKey4, FlowState, FlowValue, Reason, Seen, WanEntry, tcp, tick_of, ticks,
+    Binding, FilterTag, FlowKey4, FlowState, FlowValue, Reason, Seen, Special, WanEntry, tcp, tick_of, ticks,
     ticks_between,
 };
 
@@ -73,6 +73,7 @@ pub fn find(packet: &Packet) -> Option<Flow> {
     let Binding { generation, wan: number, state, inbound, .. } = read_binding(entry);
     let wan = links::wan(number as u32)?;
     if wan.generation != generation {
+        packet.note(Special::Stale);
         return None;
     }
     let Seen { at, filter } = read_seen(entry);
@@ -80,6 +81,7 @@ pub fn find(packet: &Packet) -> Option<Flow> {
     let idle = ticks_between(at, now);
     let state = FlowState::of(state);
     if idle > state.timeout(packet.tuple.protocol) {
+        packet.note(Special::Expired);
         return None;
     }
     // An error follows the flow it is about; it is not part of it.
@@ -92,13 +94,16 @@ pub fn find(packet: &Packet) -> Option<Flow> {
         if next as u8 != state as u8 {
             write_state(entry, next);
         }
+    } else {
+        packet.note(Special::Related);
     }
     Some(Flow { fwmark: wan.fwmark, filter, inbound: inbound != 0 })
 }
 
-/// Stores what an answer shows: the flow with this key is on a WAN.
+/// Stores what an answer shows: the flow that it answers is on a WAN.
 #[inline(always)]
-pub fn learn(key: &FlowKey4, flags: u8, number: u32, wan: &WanEntry) -> Reason {
+pub fn learn(packet: &Packet, number: u32, wan: &WanEntry) -> Reason {
+    let (key, flags) = (&packet.tuple.reversed(), packet.flags);
     let now = now();
     let known = MW_FLOWS.get_ptr_mut(key);
     if let Some(entry) = known {
@@ -119,6 +124,11 @@ pub fn learn(key: &FlowKey4, flags: u8, number: u32, wan: &WanEntry) -> Reason {
             }
             return Reason::Learned;
         }
+        packet.note(match (begins, is_same) {
+            (true, _) => Special::Reopened,
+            (false, true) => Special::Expired,
+            (false, false) => Special::Moved,
+        });
     }
     let Some(state) = FlowState::first(key.protocol, flags) else { return Reason::Refusal };
     let inbound = flags & (tcp::SYN | tcp::ACK) == tcp::SYN;

@@ -72,10 +72,22 @@ impl Ipv4Header {
         u16::from_be(self.total_length) as u32
     }
 
+    /// Whether it has options.
+    #[inline(always)]
+    pub fn has_options(&self) -> bool {
+        self.len() != size_of::<Self>() as u32
+    }
+
+    /// Whether it says that it is IPv4.
+    #[inline(always)]
+    pub fn is_ipv4(&self) -> bool {
+        self.version_ihl >> 4 == 4
+    }
+
     /// Whether it is IPv4 and as long as a header must be.
     #[inline(always)]
     pub fn is_valid(&self) -> bool {
-        self.version_ihl >> 4 == 4 && self.len() >= 20
+        self.is_ipv4() && self.len() >= 20
     }
 
     /// Where it stands in a fragmented datagram.

@@ -26,12 +26,12 @@ pub fn decide(ctx: &TcContext) -> Outcome {
     }
     let packet = match packet::outgoing(ctx) {
         Ok(packet) => packet,
-        Err(reason) => return Outcome::untouched(reason),
+        Err(why) => return Outcome::unread(why),
     };
     let reason = if packet.is_error || packet.fragment() == Fragment::Later {
         Reason::NotAnAnswer
     } else {
-        flows::learn(&packet.tuple.reversed(), packet.flags, number, &wan)
+        flows::learn(packet, number, &wan)
     };
     Outcome::untouched(reason).about(packet)
 }

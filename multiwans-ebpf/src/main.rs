@@ -23,6 +23,7 @@ mod flows;
 mod fragments;
 mod headers;
 mod learn;
+mod lengths;
 mod links;
 mod mark;
 mod output;

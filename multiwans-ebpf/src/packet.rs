@@ -3,25 +3,30 @@
 use core::cell::Cell;
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map, programs::TcContext};
-use multiwans_common::{FlowKey4, FragmentKey4, Reason, protocol, tcp};
+use multiwans_common::{FlowKey4, FragmentKey4, Reason, Special, protocol, tcp};
 
 pub use crate::headers::Fragment;
-use crate::headers::{
-    ETH_P_8021AD_BE, ETH_P_8021Q_BE, ETH_P_IP_BE, Header, IcmpHeader, Ipv4Header, Ports, Start, TcpHeader,
-    load,
+use crate::{
+    headers::{
+        ETH_P_8021AD_BE, ETH_P_8021Q_BE, ETH_P_IP_BE, Header, IcmpHeader, Ipv4Header, Ports, Start,
+        TcpHeader, load,
+    },
+    lengths::{Size, lengths},
 };
 
-/// `PACKET_HOST` (linux/if_packet.h): addressed to this host at the link layer.
+/// Whom a packet is addressed to at the link layer (linux/if_packet.h).
 const PACKET_HOST: u32 = 0;
+const PACKET_BROADCAST: u32 = 1;
+const PACKET_MULTICAST: u32 = 2;
 
 /// Enough for Ethernet, a full IPv4 header, and what an ICMP error quotes of another one.
 const PULL_BYTES: u32 = 160;
 
-/// The longest link-layer header that the devices we steer have; the length of a buffer includes it.
-const ETHERNET_LEN: u32 = 14;
-
 /// The VLAN's number in a tag (IEEE 802.1Q).
 const VLAN_ID: u32 = 0x0fff;
+
+/// The first four bits of a multicast address (RFC 5771).
+const MULTICAST: u32 = 14;
 
 /// A packet, as far as steering looks into it.
 pub struct Packet {
@@ -41,16 +46,31 @@ pub struct Packet {
     pub size: Size,
     /// See [`set_known`](Self::set_known).
     is_known: Cell<bool>,
+    /// See [`note`](Self::note).
+    special: Cell<u32>,
 }
 
-/// Packets on the wire, and their bytes without the link layer's. Half as wide as
-/// [`Traffic`](multiwans_common::Traffic): the stack is short.
+/// Why a packet was not read.
 #[derive(Clone, Copy)]
-pub struct Size {
-    /// How many.
-    pub packets: u32,
-    /// How much.
-    pub bytes: u32,
+pub struct Unread {
+    /// The one word for it.
+    pub reason: Reason,
+    /// What is special about it: bits of [`Special`].
+    pub special: u32,
+}
+
+impl Unread {
+    /// Nothing is special about it, or nothing of that was seen.
+    #[inline(always)]
+    pub const fn new(reason: Reason) -> Self {
+        Self { reason, special: 0 }
+    }
+
+    /// It is not sound, in this way.
+    #[inline(always)]
+    pub const fn malformed(special: Special) -> Self {
+        Self { reason: Reason::Malformed, special: special.bit() }
+    }
 }
 
 /// The packet under way.
@@ -59,12 +79,13 @@ pub struct Size {
 /// the search of filters again for each thing that the packet may be.
 ///
 /// Key: 0. Value: a [`Packet`]. Writers and readers: steer, wan, learn, each within one packet: on a CPU they
-/// run one after another. 72 bytes × CPUs.
+/// run one after another. 48 bytes × CPUs.
 #[btf_map]
 static MW_PACKET: PerCpuArray<[u64; PACKET_WORDS], 1> = PerCpuArray::new();
 
 const PACKET_WORDS: usize = size_of::<Packet>().div_ceil(8);
 const _: () = assert!(align_of::<Packet>() <= align_of::<u64>());
+const _: () = assert!(PACKET_WORDS == 6);
 
 impl Packet {
     /// Notes whether its flow is known, for [`is_known`](Self::is_known).
@@ -79,6 +100,21 @@ impl Packet {
     pub fn is_known(&self) -> bool {
         // SAFETY: as above.
         unsafe { self.is_known.as_ptr().read_volatile() }
+    }
+
+    /// Notes what is special about it.
+    #[inline(always)]
+    pub fn note(&self, special: Special) {
+        let noted = self.special() | special.bit();
+        // SAFETY: as above.
+        unsafe { self.special.as_ptr().write_volatile(noted) };
+    }
+
+    /// All that was noted: bits of [`Special`]. Read the same way.
+    #[inline(always)]
+    pub fn special(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { self.special.as_ptr().read_volatile() }
     }
 
     /// Where it stands in a fragmented datagram, read the same way.
@@ -109,28 +145,54 @@ pub fn came_in_by(ctx: &TcContext) -> u32 {
     unsafe { (*ctx.skb.skb).ingress_ifindex }
 }
 
-/// Whether the packet is IPv4 for this interface to judge; otherwise why not.
+/// Whether the packet is IPv4 for this interface to judge; otherwise why not. Returns what is special by now.
 #[inline(always)]
-fn check(ctx: &TcContext) -> Result<(), Reason> {
+fn check(ctx: &TcContext) -> Result<u32, Unread> {
     let skb = ctx.skb.skb;
     // SAFETY: as above.
     let (protocol, tagged, tci) = unsafe { ((*skb).protocol, (*skb).vlan_present, (*skb).vlan_tci) };
     // A tag without a VLAN's number is a priority alone: the packet is this interface's.
-    if tagged != 0 && tci & VLAN_ID != 0 || protocol == ETH_P_8021Q_BE || protocol == ETH_P_8021AD_BE {
+    let beside = match (tagged, tci & VLAN_ID) {
+        (0, _) => 0,
+        (_, 0) => Special::PriorityTag.bit(),
+        _ => Special::TagOffloaded.bit(),
+    };
+    let is_inside = protocol == ETH_P_8021Q_BE || protocol == ETH_P_8021AD_BE;
+    if beside == Special::TagOffloaded.bit() || is_inside {
         // The VLAN's own interface sees it next, untagged; marking it here would steer it as this one's.
-        return Err(Reason::VlanTagged);
+        let inside = if is_inside { Special::TagInPacket.bit() } else { 0 };
+        return Err(Unread { reason: Reason::VlanTagged, special: beside | inside });
     }
     if protocol != ETH_P_IP_BE {
-        return Err(Reason::NotIpv4);
+        return Err(Unread::new(Reason::NotIpv4));
     }
-    Ok(())
+    Ok(beside)
 }
 
-/// Whether the packet came for this host at the link layer.
+/// Whether the packet came for this host at the link layer; otherwise for whom.
 #[inline(always)]
-fn is_for_this_host(ctx: &TcContext) -> bool {
+fn check_host(ctx: &TcContext) -> Result<(), Unread> {
     // SAFETY: as above.
-    unsafe { (*ctx.skb.skb).pkt_type == PACKET_HOST }
+    let special = match unsafe { (*ctx.skb.skb).pkt_type } {
+        PACKET_HOST => return Ok(()),
+        PACKET_BROADCAST => Special::Broadcast,
+        PACKET_MULTICAST => Special::Multicast,
+        _ => Special::OtherHost,
+    };
+    Err(Unread { reason: Reason::NotUnicast, special: special.bit() })
+}
+
+/// A destination that is not unicast.
+#[inline(always)]
+fn not_unicast(destination: u32) -> Unread {
+    let special = if destination == u32::MAX {
+        Special::Broadcast.bit()
+    } else if u32::from_be(destination) >> 28 == MULTICAST {
+        Special::Multicast.bit()
+    } else {
+        0
+    };
+    Unread { reason: Reason::NotUnicast, special }
 }
 
 /// Neither broadcast nor multicast nor of a reserved class nor nothing.
@@ -142,26 +204,24 @@ pub fn is_unicast(address: u32) -> bool {
 
 /// Reads a packet that came in: what is not unicast to this host is not steered.
 #[inline(always)]
-pub fn incoming(ctx: &TcContext) -> Result<&'static Packet, Reason> {
-    check(ctx)?;
-    if !is_for_this_host(ctx) {
-        return Err(Reason::NotUnicast);
-    }
-    read(ctx)
+pub fn incoming(ctx: &TcContext) -> Result<&'static Packet, Unread> {
+    let special = check(ctx)?;
+    check_host(ctx)?;
+    read(ctx, special)
 }
 
 /// Reads a packet that goes out.
 #[inline(always)]
-pub fn outgoing(ctx: &TcContext) -> Result<&'static Packet, Reason> {
-    check(ctx)?;
-    read(ctx)
+pub fn outgoing(ctx: &TcContext) -> Result<&'static Packet, Unread> {
+    let special = check(ctx)?;
+    read(ctx, special)
 }
 
 /// Reads a packet and lays it down in this CPU's [`MW_PACKET`].
 #[inline(always)]
-fn read(ctx: &TcContext) -> Result<&'static Packet, Reason> {
-    let packet = parse(ctx)?;
-    let place = MW_PACKET.get_ptr_mut(0).ok_or(Reason::NotReady)?.cast::<Packet>();
+fn read(ctx: &TcContext, special: u32) -> Result<&'static Packet, Unread> {
+    let packet = parse(ctx, special)?;
+    let place = MW_PACKET.get_ptr_mut(0).ok_or(Unread::new(Reason::NotReady))?.cast::<Packet>();
     // SAFETY: as long and as aligned (asserted below), and nobody else's while this program runs.
     unsafe {
         place.write(packet);
@@ -170,20 +230,24 @@ fn read(ctx: &TcContext) -> Result<&'static Packet, Reason> {
 }
 
 #[inline(always)]
-fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
+fn parse(ctx: &TcContext, mut special: u32) -> Result<Packet, Unread> {
     let start: Option<Start> = load(ctx.skb.skb, 0);
     let header = match &start {
         Some(start) => start.ip,
-        None => load_or_pull(ctx, 0)?,
+        None => load_or_pull(ctx, 0, &mut special)?,
     };
-    if !header.is_valid() {
-        return Err(Reason::Malformed);
-    }
+    header_is_valid(&header)?;
     if !is_unicast(header.destination) {
-        return Err(Reason::NotUnicast);
+        return Err(not_unicast(header.destination));
     }
-    let (segments, total) = lengths(ctx, &header)?;
+    let (segments, total) = lengths(ctx, &header, &mut special)?;
     let fragment = header.fragment();
+    if fragment == Fragment::First {
+        special |= Special::FirstFragment.bit();
+    }
+    if header.has_options() {
+        special |= Special::Options.bit();
+    }
     let mut packet = Packet {
         tuple: FlowKey4 {
             source: header.source,
@@ -206,81 +270,37 @@ fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
         },
         size: Size { packets: 1, bytes: total },
         is_known: Cell::new(false),
+        special: Cell::new(0),
     };
     if fragment == Fragment::Later {
+        packet.special = Cell::new(special | Special::LaterFragment.bit());
         return Ok(packet);
     }
     let offset = header.len();
-    let transport = transport(ctx, header.protocol, offset, true, start.as_ref())?;
+    let transport = transport(ctx, header.protocol, offset, true, start.as_ref(), &mut special)?;
     let headers = offset + transport.len;
     // Options are no business of ours, be they as long as they say.
     if offset + protocol::header_len(header.protocol) > total {
-        return Err(Reason::Malformed);
+        return Err(Unread::malformed(Special::LyingLength));
     }
     packet.tuple.source_port = transport.ports.source;
     packet.tuple.destination_port = transport.ports.destination;
     packet.flags = transport.flags;
+    // The bits are the same.
+    special |= (transport.flags & (tcp::FIN | tcp::RST)) as u32;
     if transport.is_error {
         packet.is_error = true;
+        special |= Special::IcmpError.bit();
         // The quoted packet travelled the other way; what its flow sends in this direction is the
         // reverse of it.
-        packet.tuple = quoted(ctx, offset + IcmpHeader::LEN)?.reversed();
+        packet.tuple = quoted(ctx, offset + IcmpHeader::LEN, &mut special)?.reversed();
     }
     if segments.size != 0 {
+        special |= Special::Gso.bit();
         packet.size = segments.size_on_wire(total, headers);
     }
+    packet.special = Cell::new(special);
     Ok(packet)
-}
-
-/// How a buffer is cut into packets for the wire. `size` 0: it is not.
-struct Segments {
-    count: u32,
-    size: u32,
-}
-
-impl Segments {
-    /// All packets have the headers; the buffer has them once.
-    #[inline(always)]
-    fn size_on_wire(&self, total: u32, headers: u32) -> Size {
-        // What a guest or a tunnel's program hands over is not counted yet (SKB_GSO_DODGY).
-        let count =
-            if self.count != 0 { self.count } else { total.saturating_sub(headers).div_ceil(self.size) };
-        let count = if count == 0 { 1 } else { count };
-        Size { packets: count, bytes: total + (count - 1) * headers }
-    }
-}
-
-/// How the buffer is cut, and the length of the IP packet in it; an error where that is less than its header
-/// or more than there is.
-#[inline(always)]
-fn lengths(ctx: &TcContext, header: &Ipv4Header) -> Result<(Segments, u32), Reason> {
-    // SAFETY: as above.
-    let (count, size) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).gso_size) };
-    let segments = Segments { count, size };
-    let total = header.total_len();
-    if total == 0 && size != 0 {
-        // More than the field can say (BIG TCP). The link-layer header is in this length, too: less than a
-        // fiftieth of a percent.
-        return Ok((segments, ctx.len()));
-    }
-    if total < header.len() {
-        return Err(Reason::Malformed);
-    }
-    if total + ETHERNET_LEN <= ctx.len() {
-        return Ok((segments, total));
-    }
-    // The last byte is in the linear part, or there is another part. Of such a buffer, the length with
-    // the link-layer header is compared; the kernel drops what lies by less than that. Not done for every packet:
-    // what forwards has no other business with the last byte, and it is in no cache yet.
-    if load::<u8>(ctx.skb.skb, total - 1).is_none() && (is_linear(ctx) || total > ctx.len()) {
-        return Err(Reason::Malformed);
-    }
-    Ok((segments, total))
-}
-
-#[inline(always)]
-fn is_linear(ctx: &TcContext) -> bool {
-    ctx.data_end() - ctx.data() >= ctx.len() as usize
 }
 
 /// Ports of protocols without.
@@ -304,18 +324,19 @@ fn transport(
     offset: u32,
     whole: bool,
     start: Option<&Start>,
-) -> Result<Transport, Reason> {
+    special: &mut u32,
+) -> Result<Transport, Unread> {
     let mut transport =
         Transport { ports: NO_PORTS, flags: 0, is_error: false, len: protocol::header_len(number) };
     if number == protocol::TCP && whole {
-        let header: TcpHeader = transport_header(ctx, offset, start)?;
+        let header: TcpHeader = transport_header(ctx, offset, start, special)?;
         transport.ports = header.ports;
         transport.flags = header.flags;
         transport.len = header.len();
     } else if protocol::has_ports(number) {
-        transport.ports = transport_header(ctx, offset, start)?;
+        transport.ports = transport_header(ctx, offset, start, special)?;
     } else if number == protocol::ICMP {
-        let header: IcmpHeader = transport_header(ctx, offset, start)?;
+        let header: IcmpHeader = transport_header(ctx, offset, start, special)?;
         transport.is_error = header.is_error();
         if !transport.is_error {
             transport.ports.source = header.identifier;
@@ -325,24 +346,27 @@ fn transport(
 }
 
 #[inline(always)]
-fn transport_header<T: Header>(ctx: &TcContext, offset: u32, start: Option<&Start>) -> Result<T, Reason> {
+fn transport_header<T: Header>(
+    ctx: &TcContext,
+    offset: u32,
+    start: Option<&Start>,
+    special: &mut u32,
+) -> Result<T, Unread> {
     match start.and_then(Start::transport) {
         Some(header) => Ok(header),
-        None => load_or_pull(ctx, offset),
+        None => load_or_pull(ctx, offset, special),
     }
 }
 
 /// The tuple of the packet an ICMP error quotes.
 #[inline(always)]
-fn quoted(ctx: &TcContext, offset: u32) -> Result<FlowKey4, Reason> {
-    let header: Ipv4Header = load_or_pull(ctx, offset)?;
-    if !header.is_valid() {
-        return Err(Reason::Malformed);
-    }
+fn quoted(ctx: &TcContext, offset: u32, special: &mut u32) -> Result<FlowKey4, Unread> {
+    let header: Ipv4Header = load_or_pull(ctx, offset, special)?;
+    header_is_valid(&header)?;
     let ports = if header.fragment() == Fragment::Later {
         NO_PORTS
     } else {
-        transport(ctx, header.protocol, offset + header.len(), false, None)?.ports
+        transport(ctx, header.protocol, offset + header.len(), false, None, special)?.ports
     };
     Ok(FlowKey4 {
         source: header.source,
@@ -371,16 +395,30 @@ pub fn addresses(ctx: &TcContext) -> Option<FlowKey4> {
     })
 }
 
+/// An error where it is not IPv4, or shorter than such a header is.
+#[inline(always)]
+fn header_is_valid(header: &Ipv4Header) -> Result<(), Unread> {
+    if header.is_valid() {
+        Ok(())
+    } else if header.is_ipv4() {
+        Err(Unread::malformed(Special::LyingLength))
+    } else {
+        Err(Unread::new(Reason::Malformed))
+    }
+}
+
 /// Reads at an offset from the network header, making the data linear first where it is not.
 #[inline(always)]
-fn load_or_pull<T: Header>(ctx: &TcContext, offset: u32) -> Result<T, Reason> {
+fn load_or_pull<T: Header>(ctx: &TcContext, offset: u32, special: &mut u32) -> Result<T, Unread> {
     if let Some(value) = load(ctx.skb.skb, offset) {
         return Ok(value);
     }
     let length = ctx.len();
     let wanted = if length < PULL_BYTES { length } else { PULL_BYTES };
     if ctx.pull_data(wanted).is_err() {
-        return Err(Reason::Malformed);
+        return Err(Unread::malformed(Special::Truncated));
     }
-    load(ctx.skb.skb, offset).ok_or(Reason::Malformed)
+    let value = load(ctx.skb.skb, offset).ok_or(Unread::malformed(Special::Truncated))?;
+    *special |= Special::Pulled.bit();
+    Ok(value)
 }

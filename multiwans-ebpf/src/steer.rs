@@ -19,7 +19,7 @@ pub fn decide(ctx: &TcContext) -> Outcome {
     }
     let packet = match packet::incoming(ctx) {
         Ok(packet) => packet,
-        Err(reason) => return Outcome::untouched(reason),
+        Err(why) => return Outcome::unread(why),
     };
     if packet.fragment() == Fragment::Later
         && let Some((fwmark, filter)) = fragments::recall(&packet.datagram)

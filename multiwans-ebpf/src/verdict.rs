@@ -5,8 +5,10 @@ use aya_log_ebpf::debug;
 use multiwans_common::{Direction, FilterTag, Program, Reason, Traffic};
 
 use crate::{
-    counters, mark,
-    packet::{self, Packet, Size},
+    counters,
+    lengths::Size,
+    mark,
+    packet::{self, Packet, Unread},
 };
 
 /// What a program decided.
@@ -20,6 +22,8 @@ pub struct Outcome {
     pub filter: FilterTag,
     /// What it counts; no packets: it was not read, and counts as one with the frame's length.
     pub size: Size,
+    /// What is special about it: bits of [`Special`](multiwans_common::Special).
+    pub special: u32,
 }
 
 impl Outcome {
@@ -33,7 +37,13 @@ impl Outcome {
     #[inline(always)]
     pub const fn marked(reason: Reason, fwmark: u32) -> Self {
         let filter = FilterTag { number: FilterTag::NONE, version: 0 };
-        Self { reason, fwmark, filter, size: Size { packets: 0, bytes: 0 } }
+        Self { reason, fwmark, filter, size: Size { packets: 0, bytes: 0 }, special: 0 }
+    }
+
+    /// The packet was not read and stays as it is.
+    #[inline(always)]
+    pub const fn unread(why: Unread) -> Self {
+        Self { special: why.special, ..Self::untouched(why.reason) }
     }
 
     /// By this filter.
@@ -42,10 +52,10 @@ impl Outcome {
         Self { filter, ..self }
     }
 
-    /// About this packet.
+    /// About this packet, as far as it was noted by now.
     #[inline(always)]
-    pub const fn about(self, packet: &Packet) -> Self {
-        Self { size: packet.size, ..self }
+    pub fn about(self, packet: &Packet) -> Self {
+        Self { size: packet.size, special: packet.special(), ..self }
     }
 }
 
@@ -68,6 +78,10 @@ fn count(ctx: &TcContext, program: Program, outcome: &Outcome) {
     let size = if outcome.size.packets == 0 { Size { packets: 1, bytes: ctx.len() } } else { outcome.size };
     let traffic = Traffic { packets: size.packets as u64, bytes: size.bytes as u64 };
     counters::count(program, outcome.reason, traffic);
+    // Of nearly all packets nothing is.
+    if outcome.special != 0 {
+        counters::count_special(program, outcome.special, &traffic);
+    }
     if outcome.fwmark != 0 {
         let direction = if matches!(program, Program::Steer) { Direction::Out } else { Direction::In };
         counters::count_wan(mark::wan_in(outcome.fwmark), direction, traffic);

@@ -21,7 +21,7 @@ pub fn decide(ctx: &TcContext) -> Outcome {
     }
     let packet = match packet::incoming(ctx) {
         Ok(packet) => packet,
-        Err(reason) => return Outcome::untouched(reason),
+        Err(why) => return Outcome::unread(why),
     };
     if is_tunnel(packet) {
         return Outcome::untouched(Reason::Tunnel).about(packet);

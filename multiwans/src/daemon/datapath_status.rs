@@ -10,8 +10,8 @@ use crate::policy::forwarding_filters;
 use crate::types::WanMark;
 use multiwans_common::{Direction, FlowState, Program, Traffic};
 
-/// `packets`: by reason; `programs`: by program and reason, with bytes; `wans`: by mark and direction;
-/// `filters`: those for forwarded traffic, in order of evaluation; `flows`: the flow table.
+/// `packets`: by reason; `programs`: by program and reason, with bytes; `special`: by program and what was special
+/// about a packet, in the same form; `wans`: by mark and direction; `filters`: those for forwarded traffic, in order of evaluation; `flows`: the flow table.
 pub(super) fn describe(
     datapath: &mut Datapath,
     config: &Config,
@@ -35,6 +35,14 @@ pub(super) fn describe(
     }
     fields.insert("packets".to_owned(), Value::Object(packets));
     fields.insert("programs".to_owned(), Value::Object(programs));
+
+    let mut special = Map::new();
+    for program in Program::OF_PACKETS {
+        let counts = datapath.special(program)?.into_iter().filter(|(_, count)| count.packets > 0);
+        let counts = counts.map(|(special, count)| (special.as_str().to_owned(), traffic(count)));
+        special.insert(program.as_str().to_owned(), Value::Object(counts.collect()));
+    }
+    fields.insert("special".to_owned(), Value::Object(special));
 
     let mut wans = Map::new();
     for wan in &config.wans {

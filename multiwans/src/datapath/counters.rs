@@ -3,7 +3,8 @@
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use multiwans_common::{
-    Direction, PolicySet, PolicySlot, Program, Reason, Traffic, filter_counter, reason_counter, wan_counter,
+    Direction, PolicySet, PolicySlot, Program, Reason, Special, Traffic, filter_counter, reason_counter,
+    special_counter, wan_counter,
 };
 
 use super::{DatapathError, maps};
@@ -17,6 +18,18 @@ pub(super) fn reasons(ebpf: &Ebpf, program: Program) -> Result<Vec<(Reason, Traf
     let count =
         |reason: &Reason| Ok((*reason, total(&map, maps::REASONS, reason_counter(program, *reason))?));
     Reason::ALL.iter().map(count).collect()
+}
+
+/// What was special about the packets of a program since the start; nothing of one that sees no packets.
+pub(super) fn special(ebpf: &Ebpf, program: Program) -> Result<Vec<(Special, Traffic)>, DatapathError> {
+    if !Program::OF_PACKETS.contains(&program) {
+        return Ok(Vec::new());
+    }
+    let map = maps::per_cpu_array::<Traffic>(ebpf, maps::SPECIAL)?;
+    let count = |special: &Special| {
+        Ok((*special, total(&map, maps::SPECIAL, special_counter(program, *special as u32))?))
+    };
+    Special::ALL.iter().map(count).collect()
 }
 
 /// What was steered to a WAN, or came in by it.

@@ -28,6 +28,8 @@ pub(super) const OWN: &str = "MW_OWN";
 pub(super) const OWN_BITS: &str = "MW_OWN_BITS";
 /// Counters by program and reason (`counters.rs`).
 pub(super) const REASONS: &str = "MW_REASONS";
+/// Counters by program and what is special.
+pub(super) const SPECIAL: &str = "MW_SPECIAL";
 /// Counters by WAN and direction.
 pub(super) const WAN_TRAFFIC: &str = "MW_WAN_TRAFFIC";
 /// Counters by filter.

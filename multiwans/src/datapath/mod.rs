@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use multiwans_common::{Direction, FlowPresence, PolicySet, Program as Counting, Reason, Traffic};
+use multiwans_common::{Direction, FlowPresence, PolicySet, Program as Counting, Reason, Special, Traffic};
 
 pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
@@ -227,6 +227,11 @@ impl Datapath {
     /// What a program did and why since the start, all CPUs together.
     pub fn reasons(&self, program: Counting) -> Result<Vec<(Reason, Traffic)>, DatapathError> {
         counters::reasons(&self.ebpf, program)
+    }
+
+    /// What was special about the packets of a program since the start, all CPUs together.
+    pub fn special(&self, program: Counting) -> Result<Vec<(Special, Traffic)>, DatapathError> {
+        counters::special(&self.ebpf, program)
     }
 
     /// What came in by a WAN and was marked so, or was steered to it, since the start.

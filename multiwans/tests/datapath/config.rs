@@ -13,7 +13,7 @@ use multiwans::datapath::{Datapath, LoadOptions, Program};
 use multiwans::engine::command::Steering;
 use multiwans::policy::Policies;
 use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
-use multiwans_common::{Program as Counting, Reason, Traffic};
+use multiwans_common::{Program as Counting, Reason, Special, Traffic};
 
 use crate::frame::{CONTEXT_LEN, Context};
 
@@ -126,11 +126,7 @@ impl Kernel {
         frame: &[u8],
         context: Context,
     ) -> (Verdict, Traffic) {
-        let counting = match program {
-            Program::Steer => Counting::Steer,
-            Program::Wan => Counting::Wan,
-            Program::Learn => Counting::Learn,
-        };
+        let counting = counting(program);
         let before = self.datapath.reasons(counting).unwrap();
         let mut out = [0; CONTEXT_LEN];
         let (verdict, _) = self.datapath.test_run(program, frame, &context.bytes(), &mut out).unwrap();
@@ -144,6 +140,21 @@ impl Kernel {
             .collect();
         assert_eq!(counted.len(), 1, "each packet is counted once: {counted:?}");
         (Verdict { mark: Context::mark_of(&out), reason: counted[0].0 }, counted[0].1)
+    }
+
+    /// All that was special about what a program saw until now.
+    pub(crate) fn special(&self, program: Program) -> Vec<(Special, Traffic)> {
+        let counts = self.datapath.special(counting(program)).unwrap();
+        counts.into_iter().filter(|(_, traffic)| *traffic != Traffic::default()).collect()
+    }
+}
+
+/// What a program counts as.
+fn counting(program: Program) -> Counting {
+    match program {
+        Program::Steer => Counting::Steer,
+        Program::Wan => Counting::Wan,
+        Program::Learn => Counting::Learn,
     }
 }
 

@@ -14,6 +14,7 @@ mod policies;
 mod presence;
 mod random;
 mod scale;
+mod special;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod support;

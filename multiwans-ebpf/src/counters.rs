@@ -4,8 +4,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::{btf_maps::PerCpuArray, helpers::generated::bpf_loop, macros::btf_map};
 use multiwans_common::{
-    Direction, FILTER_COUNTERS, FilterTag, Program, REASON_COUNTERS, Reason, SPECIAL_COUNTERS, Special, Traffic,
-    WAN_COUNTERS, filter_counter, filters::MAX_FILTERS, reason_counter, special_counter, wan_counter,
+    Direction, FILTER_COUNTERS, FilterTag, Program, REASON_COUNTERS, Reason, SPECIAL_COUNTERS, Special,
+    Traffic, WAN_COUNTERS, filter_counter, filters::MAX_FILTERS, reason_counter, special_counter,
+    wan_counter,
 };
 
 /// Packets by program and [`Reason`].

@@ -43,11 +43,7 @@ impl Segments {
 /// How the buffer is cut, and the length of the IP packet in it; an error where that is less than its header
 /// or more than there is. Notes in `special` what is there of it.
 #[inline(always)]
-pub fn lengths(
-    ctx: &TcContext,
-    header: &Ipv4Header,
-    special: &mut u32,
-) -> Result<(Segments, u32), Unread> {
+pub fn lengths(ctx: &TcContext, header: &Ipv4Header, special: &mut u32) -> Result<(Segments, u32), Unread> {
     // SAFETY: the context pointer is the kernel's and valid while the program runs.
     let (count, size) = unsafe { ((*ctx.skb.skb).gso_segs, (*ctx.skb.skb).gso_size) };
     let segments = Segments { count, size };
@@ -80,4 +76,3 @@ pub fn lengths(
 fn is_linear(ctx: &TcContext) -> bool {
     ctx.data_end() - ctx.data() >= ctx.len() as usize
 }
-

@@ -4,7 +4,7 @@ use crate::Lab;
 use crate::status::{State, Status};
 use crate::topology::Ns;
 use crate::wait::{wait_for, wait_until};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -171,6 +171,18 @@ impl<'a> Daemon<'a> {
         let status = self.status_json()?;
         let found = path.iter().fold(&status["datapath"], |value, key| &value[*key]);
         found.as_u64().with_context(|| format!("no counter {path:?} in {}", status["datapath"]))
+    }
+
+    /// How many packets of a program (`steer`, `wan`, `learn`) something was special about. What was never counted is
+    /// not in its answer.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn special(&self, program: &str, special: &str) -> Result<u64> {
+        let status = self.status_json()?;
+        let programs = &status["datapath"]["special"];
+        ensure!(programs[program].is_object(), "nothing special of {program} in {programs}");
+        Ok(programs[program][special]["packets"].as_u64().unwrap_or(0))
     }
 
     fn status_text(&self) -> Result<String> {

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Enough for anything in the lab, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// An IPv4 option of one byte (RFC 791).
+const NO_OPERATION: u8 = 1;
 
 #[test]
 fn fragments_in_the_wrong_order_leave_by_the_wan_of_their_ports() -> Result<()> {
@@ -37,6 +39,73 @@ fn fragments_in_the_wrong_order_leave_by_the_wan_of_their_ports() -> Result<()> 
         assert!(length > 2000);
     }
     assert_eq!(daemon.counter(&["packets", "fragment_unknown"])?, 10);
+    for program in ["steer", "wan", "learn"] {
+        // Each datagram in two; so are the answers.
+        assert_eq!(daemon.special(program, "first_fragment")?, 10, "{program}");
+        assert_eq!(daemon.special(program, "later_fragment")?, 10, "{program}");
+    }
+    // In order, as the kernel itself sends them.
+    let socket = lab.client(Ns::Client).from(CLIENT).udp(INTERNET, 80)?;
+    for _ in 0..10 {
+        socket.send(&[b'x'; 2000])?;
+        let length = socket.recv(&mut [0; 4096]).context("the answer to a datagram in two fragments")?;
+        assert!(length > 2000);
+    }
+    assert_eq!(daemon.counter(&["packets", "fragment_unknown"])?, 10);
+    assert_eq!(daemon.counter(&["programs", "steer", "fragment", "packets"])?, 10);
+    assert_eq!(daemon.special("steer", "first_fragment")?, 20);
+    assert_eq!(daemon.special("steer", "later_fragment")?, 20);
+    daemon.terminate()
+}
+
+#[test]
+fn options_cost_a_packet_nothing() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let _servers = lab.serve_internet(&[80])?;
+    let config = Config::of(&lab).filter(2, "datagrams", "protocol: udp, dports: [80]");
+    let mut daemon = Daemon::start(&lab, &config)?;
+    let sender = lab.raw_sender(Ns::Client)?;
+    for words in 1..=10u8 {
+        let port = 4000 + u16::from(words);
+        let socket = lab.client(Ns::Client).from(CLIENT).source_port(port).udp(INTERNET, 80)?;
+        let mut packet = raw::ipv4(CLIENT, INTERNET, 17, 0, port, &raw::udp(port, 80, b"who"));
+        packet.splice(20..20, vec![NO_OPERATION; usize::from(words) * 4]);
+        packet[0] += words;
+        packet[3] += words * 4;
+        sender.send(&packet)?;
+        let mut answer = [0; 64];
+        let length = socket.recv(&mut answer).with_context(|| format!("{words} words of options"))?;
+        assert!(answer[..length].starts_with(b"10.0.2.2:"), "{:?}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(daemon.special("steer", "options")?, 10);
+    assert_eq!(daemon.counter(&["packets", "malformed"])?, 0);
+    daemon.terminate()
+}
+
+#[test]
+fn what_is_cut_off_or_lies_of_its_length_passes_unmarked() -> Result<()> {
+    let lab = Lab::builder().build()?;
+    let mut daemon = Daemon::start(&lab, &Config::of(&lab))?;
+    let sender = lab.frame_sender(Ns::Client, "eth0")?;
+    let router = mac_of(&lab, Ns::Router, "eth0")?;
+    let send = |length: usize, total: u16| -> Result<()> {
+        let mut packet = raw::ipv4(CLIENT, INTERNET, 17, 0, 7, &raw::udp(4000, 80, &[b'x'; 100]));
+        packet[2..4].copy_from_slice(&total.to_be_bytes());
+        packet.truncate(length);
+        sender.send(&[&router[..], &[2, 0, 0, 0, 0, 1, 8, 0], &packet].concat())
+    };
+    for _ in 0..10 {
+        // Less than there should be; less than its headers; and in the middle of a header.
+        send(127, 128)?;
+        send(128, 19)?;
+        send(128, 27)?;
+        send(24, 128)?;
+    }
+    wait_until("malformed packets to be seen", PATIENCE, || {
+        daemon.counter(&["programs", "steer", "malformed", "packets"]).is_ok_and(|packets| packets == 40)
+    })?;
+    assert_eq!(daemon.special("steer", "truncated")?, 20);
+    assert_eq!(daemon.special("steer", "lying_length")?, 20);
     daemon.terminate()
 }
 
@@ -67,6 +136,17 @@ fn tagged_packets_are_left_to_their_vlan_except_priorities() -> Result<()> {
     wait_until("tagged packets to be seen", PATIENCE, || {
         daemon.counter(&["programs", "steer", "vlan_tagged", "packets"]).is_ok_and(|packets| packets == 10)
     })?;
+    assert_eq!(daemon.special("steer", "priority_tag")?, 1);
+    assert_eq!(daemon.special("steer", "tag_offloaded")?, 10);
+    assert_eq!(daemon.special("steer", "tag_in_packet")?, 0);
+    // Of two tags the kernel takes one out.
+    let inner = raw::ipv4(CLIENT, INTERNET, 17, 0, 7, &raw::udp(4011, 80, b"who"));
+    let tags = [0x88, 0xa8, 0, 6, 0x81, 0, 0, 5, 8, 0];
+    sender.send(&[&router[..], &[2, 0, 0, 0, 0, 1], &tags, &inner].concat())?;
+    wait_until("the inner tag to be seen", PATIENCE, || {
+        daemon.special("steer", "tag_in_packet").is_ok_and(|packets| packets == 1)
+    })?;
+    assert_eq!(daemon.special("steer", "tag_offloaded")?, 11);
     daemon.terminate()
 }
 
@@ -144,6 +224,12 @@ fn an_interface_without_link_layer_and_buffers_in_pieces() -> Result<()> {
         assert!(text.starts_with(b"10.0.2.2:"), "{length} bytes: {:?}", String::from_utf8_lossy(text));
     }
     assert_eq!(daemon.counter(&["packets", "malformed"])?, 0);
+    // All that came by the device, and the answers, but for those that reach other interfaces.
+    assert_eq!(daemon.special("steer", "no_link_layer")?, 4);
+    // Of the last one the ports are linear, and they are all that is looked for.
+    assert_eq!(daemon.special("steer", "pulled")?, 1);
+    assert!(daemon.special("learn", "no_link_layer")? >= 4);
+    assert_eq!(daemon.special("wan", "no_link_layer")?, 0);
     daemon.terminate()
 }
 
@@ -169,6 +255,8 @@ fn large_buffers_count_as_the_segments_on_the_wire() -> Result<()> {
 
     let wan = |what| daemon.counter(&["wans", "2", "out", what]);
     let (packets, bytes) = (wan("packets")?, wan("bytes")?);
+    let large = daemon.special("steer", "gso")?;
+    assert!(large > packets / 2 && large <= packets, "{large} of {packets} packets came in large buffers");
     // Full segments have 1448 bytes, after headers of 52; a few are sent twice.
     let segments = BYTES.div_ceil(1448);
     assert!((segments..segments * 11 / 10).contains(&packets), "{packets} packets, {segments} segments");
@@ -201,6 +289,7 @@ fn an_error_from_inside_leaves_by_the_wan_of_the_flow_it_is_about() -> Result<()
     socket.send(b"anybody?")?;
     let error = socket.recv(&mut [0; 16]).err().context("an answer from nobody")?;
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+    assert_eq!((daemon.special("steer", "icmp_error")?, daemon.special("steer", "related")?), (1, 1));
     daemon.terminate()
 }
 
@@ -242,6 +331,8 @@ fn a_router_behind_the_lan_tells_the_sender_what_fits() -> Result<()> {
     drop(stream);
     let received = sink.join().map_err(|_| anyhow::anyhow!("the sink panicked"))?;
     assert_eq!(received.context("the sender was not told")?, BYTES);
+    let (errors, related) = (daemon.special("steer", "icmp_error")?, daemon.special("steer", "related")?);
+    assert!(errors >= 1 && errors == related, "{related} of {errors} errors are about a known flow");
     daemon.terminate()
 }
 
@@ -278,6 +369,10 @@ fn what_is_for_the_router_or_for_all_goes_to_no_wan() -> Result<()> {
         daemon.counter(&["programs", "steer", "not_unicast", "packets"]).is_ok_and(|packets| packets >= 30)
     })?;
     assert_eq!(sent(&daemon)?, before);
+    // ARP is no IPv4; to the network's own broadcast address goes a broadcast of the link layer.
+    assert_eq!(daemon.special("steer", "broadcast")?, 20);
+    // The client's kernel may tell which groups it is in.
+    assert!(daemon.special("steer", "multicast")? >= 10);
     assert!(daemon.counter(&["packets", "to_router"])? >= 11);
     daemon.terminate()
 }

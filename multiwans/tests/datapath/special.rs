@@ -37,9 +37,8 @@ fn noted<T>(
 
 /// A frame through steer: what it was given, and what was special about it, each counted once with its bytes.
 fn run(kernel: &mut Kernel, frame: &[u8], bytes: u64) -> (Verdict, Vec<Special>) {
-    let (verdict, special) = noted(kernel, Program::Steer, |kernel| {
-        kernel.run(Program::Steer, frame, Context::default())
-    });
+    let (verdict, special) =
+        noted(kernel, Program::Steer, |kernel| kernel.run(Program::Steer, frame, Context::default()));
     for (special, traffic) in &special {
         assert_eq!(*traffic, Traffic { packets: 1, bytes }, "{special:?}");
     }
@@ -69,11 +68,9 @@ fn nothing_is_special_about_an_ordinary_packet() {
 #[test]
 fn the_ends_of_connections() {
     let kernel = &mut kernel();
-    for (flags, expected) in [
-        (FIN_ACK, &[Special::Fin][..]),
-        (RST, &[Special::Rst]),
-        (FIN_RST, &[Special::Fin, Special::Rst]),
-    ] {
+    for (flags, expected) in
+        [(FIN_ACK, &[Special::Fin][..]), (RST, &[Special::Rst]), (FIN_RST, &[Special::Fin, Special::Rst])]
+    {
         let port = 4000 + u16::from(flags);
         let packet = Packet::tcp(CLIENT, port, HOST, 80, flags);
         assert_eq!(special(kernel, &packet), (verdict(2, Reason::Filter), expected.to_vec()));
@@ -108,9 +105,8 @@ fn a_buffer_of_several_packets_counts_as_those() {
     let mut packet = Packet::tcp(CLIENT, 4000, HOST, 80, FIN_ACK);
     packet.payload.extend([0; 2500]);
     let context = Context { gso_segs: 3, gso_size: 1000, ..Context::default() };
-    let (_, noted) = noted(kernel, Program::Steer, |kernel| {
-        kernel.run(Program::Steer, &packet.frame(), context)
-    });
+    let (_, noted) =
+        noted(kernel, Program::Steer, |kernel| kernel.run(Program::Steer, &packet.frame(), context));
     let traffic = Traffic { packets: 3, bytes: 2500 + 3 * 40 };
     assert_eq!(noted, [(Special::Fin, traffic), (Special::Gso, traffic)]);
 }
@@ -158,10 +154,9 @@ fn tags_in_the_packet_and_what_is_not_for_us() {
     }
     // The loopback has no address for broadcasts.
     let to = |mac: [u8; 6]| [&mac, &frame[6..]].concat();
-    for (mac, expected) in [
-        ([1, 0, 0x5e, 0, 0, 251], Special::Multicast),
-        ([2, 0, 0, 0, 0, 1], Special::OtherHost),
-    ] {
+    for (mac, expected) in
+        [([1, 0, 0x5e, 0, 0, 251], Special::Multicast), ([2, 0, 0, 0, 0, 1], Special::OtherHost)]
+    {
         let expected = (verdict(0, Reason::NotUnicast), vec![expected]);
         assert_eq!(run(kernel, &to(mac), frame.len() as u64), expected);
     }

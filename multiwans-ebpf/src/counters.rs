@@ -1,8 +1,6 @@
 //! What is counted of every packet. One program never waits for another to count: all of it is per CPU.
 
-use core::ffi::c_void;
-
-use aya_ebpf::{btf_maps::PerCpuArray, helpers::generated::bpf_loop, macros::btf_map};
+use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use multiwans_common::{
     Direction, FILTER_COUNTERS, FilterTag, Program, REASON_COUNTERS, Reason, SPECIAL_COUNTERS, Special,
     Traffic, WAN_COUNTERS, filter_counter, filters::MAX_FILTERS, reason_counter, special_counter,
@@ -43,37 +41,22 @@ pub fn count(program: Program, reason: Reason, traffic: Traffic) {
     add(MW_REASONS.get_ptr_mut(reason_counter(program, reason)), traffic);
 }
 
-/// What [`count_special`] counts.
-struct Counted {
-    program: Program,
-    /// Bits of [`Special`].
-    special: u32,
-    traffic: Traffic,
-}
-
 /// Counts a packet for each thing that is special about it. Bits of [`Special`], not 0.
 ///
-/// By a function of its own and a loop that the verifier checks once: unrolled, it is three programs with 22 times
-/// the same, for packets that are rare.
+/// A function of its own, so that ordinary packets have nothing of it in their way. A plain loop: the verifier takes
+/// 6 000 steps more for it than for one of `bpf_loop`, but that takes twice as long, 45 and not 20 ns for a large buffer.
 #[inline(never)]
 pub fn count_special(program: Program, special: u32, traffic: &Traffic) {
-    let mut counted = Counted { program, special, traffic: *traffic };
-    // SAFETY: the callback has the signature the helper calls, and `counted` outlives the call.
-    unsafe {
-        bpf_loop(Special::SLOTS, count_bit as *mut c_void, (&raw mut counted).cast(), 0);
+    let mut left = special;
+    for number in 0..Special::ALL.len() as u32 {
+        if left & 1 != 0 {
+            add(MW_SPECIAL.get_ptr_mut(special_counter(program, number)), *traffic);
+        }
+        left >>= 1;
+        if left == 0 {
+            return;
+        }
     }
-}
-
-/// One bit of a [`count_special`]: 1 after the last one that is set.
-#[inline(never)]
-extern "C" fn count_bit(number: u32, counted: *const Counted) -> i64 {
-    // SAFETY: `bpf_loop` hands over the pointer it was given, and nobody writes there.
-    let counted = unsafe { &*counted };
-    let left = counted.special >> (number & 31);
-    if left & 1 != 0 {
-        add(MW_SPECIAL.get_ptr_mut(special_counter(counted.program, number)), counted.traffic);
-    }
-    (left <= 1) as i64
 }
 
 /// Counts what is not a packet with a length: a socket's call, or a datagram that is counted elsewhere.

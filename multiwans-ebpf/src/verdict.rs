@@ -78,14 +78,15 @@ fn count(ctx: &TcContext, program: Program, outcome: &Outcome) {
     let size = if outcome.size.packets == 0 { Size { packets: 1, bytes: ctx.len() } } else { outcome.size };
     let traffic = Traffic { packets: size.packets as u64, bytes: size.bytes as u64 };
     counters::count(program, outcome.reason, traffic);
-    // Of nearly all packets nothing is.
-    if outcome.special != 0 {
-        counters::count_special(program, outcome.special, &traffic);
-    }
     if outcome.fwmark != 0 {
         let direction = if matches!(program, Program::Steer) { Direction::Out } else { Direction::In };
         counters::count_wan(mark::wan_in(outcome.fwmark), direction, traffic);
         counters::count_filter(outcome.filter, traffic);
+    }
+    // Of nearly all packets nothing is. The last thing done: the verifier walks through it once for each outcome that is
+    // still needed then.
+    if outcome.special != 0 {
+        counters::count_special(program, outcome.special, &traffic);
     }
 }
 

@@ -5,7 +5,7 @@ use multiwans_common::Special;
 
 use crate::{
     headers::{Ipv4Header, load},
-    packet::Unread,
+    unread::Unread,
 };
 
 /// The longest link-layer header that the devices we steer have; the length of a buffer includes it.

@@ -33,6 +33,7 @@ mod presence;
 mod socket;
 mod specific;
 mod steer;
+mod unread;
 mod verdict;
 mod wan;
 

@@ -12,21 +12,14 @@ use crate::{
         TcpHeader, load,
     },
     lengths::{Size, lengths},
+    unread::{Unread, check_host, not_unicast},
 };
-
-/// Whom a packet is addressed to at the link layer (linux/if_packet.h).
-const PACKET_HOST: u32 = 0;
-const PACKET_BROADCAST: u32 = 1;
-const PACKET_MULTICAST: u32 = 2;
 
 /// Enough for Ethernet, a full IPv4 header, and what an ICMP error quotes of another one.
 const PULL_BYTES: u32 = 160;
 
 /// The VLAN's number in a tag (IEEE 802.1Q).
 const VLAN_ID: u32 = 0x0fff;
-
-/// The first four bits of a multicast address (RFC 5771).
-const MULTICAST: u32 = 14;
 
 /// A packet, as far as steering looks into it.
 pub struct Packet {
@@ -48,29 +41,6 @@ pub struct Packet {
     is_known: Cell<bool>,
     /// See [`note`](Self::note).
     special: Cell<u32>,
-}
-
-/// Why a packet was not read.
-#[derive(Clone, Copy)]
-pub struct Unread {
-    /// The one word for it.
-    pub reason: Reason,
-    /// What is special about it: bits of [`Special`].
-    pub special: u32,
-}
-
-impl Unread {
-    /// Nothing is special about it, or nothing of that was seen.
-    #[inline(always)]
-    pub const fn new(reason: Reason) -> Self {
-        Self { reason, special: 0 }
-    }
-
-    /// It is not sound, in this way.
-    #[inline(always)]
-    pub const fn malformed(special: Special) -> Self {
-        Self { reason: Reason::Malformed, special: special.bit() }
-    }
 }
 
 /// The packet under way.
@@ -167,32 +137,6 @@ fn check(ctx: &TcContext) -> Result<u32, Unread> {
         return Err(Unread::new(Reason::NotIpv4));
     }
     Ok(beside)
-}
-
-/// Whether the packet came for this host at the link layer; otherwise for whom.
-#[inline(always)]
-fn check_host(ctx: &TcContext) -> Result<(), Unread> {
-    // SAFETY: as above.
-    let special = match unsafe { (*ctx.skb.skb).pkt_type } {
-        PACKET_HOST => return Ok(()),
-        PACKET_BROADCAST => Special::Broadcast,
-        PACKET_MULTICAST => Special::Multicast,
-        _ => Special::OtherHost,
-    };
-    Err(Unread { reason: Reason::NotUnicast, special: special.bit() })
-}
-
-/// A destination that is not unicast.
-#[inline(always)]
-fn not_unicast(destination: u32) -> Unread {
-    let special = if destination == u32::MAX {
-        Special::Broadcast.bit()
-    } else if u32::from_be(destination) >> 28 == MULTICAST {
-        Special::Multicast.bit()
-    } else {
-        0
-    };
-    Unread { reason: Reason::NotUnicast, special }
 }
 
 /// Neither broadcast nor multicast nor of a reserved class nor nothing.

@@ -8,7 +8,8 @@ use crate::{
     counters,
     lengths::Size,
     mark,
-    packet::{self, Packet, Unread},
+    packet::{self, Packet},
+    unread::Unread,
 };
 
 /// What a program decided.

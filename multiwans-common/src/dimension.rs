@@ -59,19 +59,26 @@ pub const SLOTS: u32 = 64;
 /// Nodes for the 10 bits of an address below the root's 16.
 pub const MIDDLE_NODES: u32 = 16;
 
-/// The class of a port (host byte order).
+/// The root's entry of a port, or of the upper half of an address (host byte order): of a port its class, of an address
+/// what [`below_root`] goes on from.
 #[inline(always)]
-pub fn class_of_port(lines: &impl Lines, port: u16) -> u32 {
-    match entry(lines, ROOT + port as u32) {
-        Some(class) => class,
+pub fn root(lines: &impl Lines, key: u16) -> u32 {
+    match entry(lines, ROOT + key as u32) {
+        Some(entry) => entry,
         None => ELSEWHERE,
     }
 }
 
 /// The class of an address (host byte order).
 #[inline(always)]
+#[allow(clippy::cast_possible_truncation, reason = "the upper half is what is meant")]
 pub fn class_of_address(lines: &impl Lines, address: u32) -> u32 {
-    let Some(upper) = entry(lines, ROOT + (address >> 16)) else { return ELSEWHERE };
+    below_root(lines, root(lines, (address >> 16) as u16), address)
+}
+
+/// The same, from its entry in the root on.
+#[inline(always)]
+pub fn below_root(lines: &impl Lines, upper: u32, address: u32) -> u32 {
     if upper & NODE == 0 {
         return upper;
     }

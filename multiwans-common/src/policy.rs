@@ -57,14 +57,35 @@ impl PolicyCopy {
 }
 
 /// Which version of a policy is in force.
-#[repr(C)]
+///
+/// Eight bytes, which the kernel copies in one store.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicySlot {
     /// Its number, one more with each policy. The lowest bit says in which of the two copies it stands, so
     /// both are read at once.
     pub version: u32,
+    /// The dimensions in which its filters tell keys apart, a bit each by number. Nothing is looked up in the others.
+    pub used: u32,
 }
 
-// SAFETY: a `repr(C)` integer, valid for any bit pattern.
+impl PolicySlot {
+    /// As one word.
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        // SAFETY: two integers without padding (size asserted below), valid for any bit pattern.
+        unsafe { core::mem::transmute(word) }
+    }
+
+    /// Whether a dimension is to be looked up.
+    #[inline(always)]
+    pub const fn uses(self, dimension: Dimension) -> bool {
+        self.used >> dimension as u32 & 1 != 0
+    }
+}
+
+const _: () = assert!(size_of::<PolicySlot>() == 8);
+
+// SAFETY: `repr(C)` integers without padding (size asserted above), valid for any bit pattern.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for PolicySlot {}

@@ -5,13 +5,13 @@ use core::{ffi::c_void, hint::black_box};
 use aya_ebpf::helpers::generated::bpf_loop;
 use multiwans_common::{
     FlowKey4,
-    dimension::{self, Dimension},
+    dimension::{self, Dimension, ELSEWHERE},
     filters::{self, MAX_WORDS},
 };
 
 use crate::{
     links,
-    policy::{Place, Policy, PolicyMap},
+    policy::{Policy, PolicyMap},
 };
 
 /// Steps of the search: each is done with a word of the vectors or moves on past a run of filters of one
@@ -36,9 +36,30 @@ pub struct Match {
 /// are those of the default WAN: they are lifted while it is the default.
 #[inline(always)]
 pub fn first_match(policy: Policy, tuple: &FlowKey4, default_wan: u32) -> Match {
-    match search(policy.place, tuple, default_wan) {
+    match search(policy, tuple, default_wan) {
         Some(found) => found,
         None => Match { wan: 0, filter: 0, is_ready: false },
+    }
+}
+
+/// A packet's way to its class in one dimension: as far as the root.
+#[derive(Clone, Copy)]
+struct Start {
+    lines: PolicyMap,
+    /// The root's entry.
+    entry: u32,
+}
+
+impl Start {
+    /// `key`: a port or the upper half of an address, host byte order.
+    #[inline(always)]
+    fn new(policy: Policy, filters: PolicyMap, dimension: Dimension, key: u16) -> Option<Self> {
+        if !policy.uses(dimension) {
+            // Nothing of it is read any more.
+            return Some(Self { lines: filters, entry: ELSEWHERE });
+        }
+        let lines = policy.place.dimension(dimension)?;
+        Some(Self { lines, entry: dimension::root(&lines, key) })
     }
 }
 
@@ -51,26 +72,15 @@ struct Class {
 }
 
 impl Class {
+    /// The class with a number. Leaves in `words` those in which it can match: they are not kept, for the stack is short.
     #[inline(always)]
-    fn new(lines: PolicyMap, number: u32, words: &mut u64) -> Option<Self> {
+    fn new(lines: PolicyMap, number: u32, is_used: bool, words: &mut u64) -> Option<Self> {
+        if !is_used {
+            return Some(Self { lines, number, changed: 0 });
+        }
         let [live, changed] = dimension::class(&lines, number)?;
         *words &= live;
         Some(Self { lines, number, changed })
-    }
-
-    /// Of an address in network byte order. Leaves in `words` those in which the class can match, like
-    /// [`of_port`](Self::of_port): they are not kept, for the stack is short.
-    #[inline(always)]
-    fn of_address(policy: Place, dimension: Dimension, address: u32, words: &mut u64) -> Option<Self> {
-        let lines = policy.dimension(dimension)?;
-        Self::new(lines, dimension::class_of_address(&lines, u32::from_be(address)), words)
-    }
-
-    /// Of a port in network byte order.
-    #[inline(always)]
-    fn of_port(policy: Place, dimension: Dimension, port: u16, words: &mut u64) -> Option<Self> {
-        let lines = policy.dimension(dimension)?;
-        Self::new(lines, dimension::class_of_port(&lines, u16::from_be(port)), words)
     }
 
     #[inline(always)]
@@ -101,15 +111,29 @@ struct Search {
 
 /// `None`: a map had no entry where a filled policy has one.
 #[inline(always)]
-fn search(policy: Place, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
-    let filters = policy.filters()?;
+fn search(policy: Policy, tuple: &FlowKey4, default_wan: u32) -> Option<Match> {
+    let filters = policy.place.filters()?;
+    let (from, to) = (u32::from_be(tuple.source), u32::from_be(tuple.destination));
+    // The places in the roots first, all of them: each is a line that no cache of the core may have, and none waits for
+    // another's. What is below is found with what they hold.
+    let destination = Start::new(policy, filters, Dimension::Destination, (to >> 16) as u16)?;
+    let port = u16::from_be(tuple.destination_port);
+    let destination_port = Start::new(policy, filters, Dimension::DestinationPort, port)?;
+    let source = Start::new(policy, filters, Dimension::Source, (from >> 16) as u16)?;
+    let port = u16::from_be(tuple.source_port);
+    let source_port = Start::new(policy, filters, Dimension::SourcePort, port)?;
     let protocol = filters::protocol_class(&filters, tuple.protocol)?;
     let mut words = u64::MAX;
-    let source = Class::of_address(policy, Dimension::Source, tuple.source, &mut words)?;
-    let destination = Class::of_address(policy, Dimension::Destination, tuple.destination, &mut words)?;
-    let source_port = Class::of_port(policy, Dimension::SourcePort, tuple.source_port, &mut words)?;
+    let class = |start: Start, number: u32, dimension: Dimension, words: &mut u64| {
+        Class::new(start.lines, number, policy.uses(dimension), words)
+    };
+    let number = dimension::below_root(&destination.lines, destination.entry, to);
+    let destination = class(destination, number, Dimension::Destination, &mut words)?;
     let destination_port =
-        Class::of_port(policy, Dimension::DestinationPort, tuple.destination_port, &mut words)?;
+        class(destination_port, destination_port.entry, Dimension::DestinationPort, &mut words)?;
+    let number = dimension::below_root(&source.lines, source.entry, from);
+    let source = class(source, number, Dimension::Source, &mut words)?;
+    let source_port = class(source_port, source_port.entry, Dimension::SourcePort, &mut words)?;
     let changed = [source.changed, destination.changed, source_port.changed, destination_port.changed];
     // The verifier does not know this value, and must not: checking one step from any word is checking all.
     // From a known one it walks through the words one by one, 300 000 instructions for each program.

@@ -42,6 +42,7 @@ pub struct Policy {
     pub place: Place,
     /// The policy's number; filters of another one are others.
     pub version: u32,
+    slot: PolicySlot,
 }
 
 /// Where a copy of a policy stands.
@@ -52,11 +53,18 @@ impl Policy {
     /// The copy in force.
     #[inline(always)]
     pub fn in_force(set: PolicySet) -> Self {
-        let version = match MW_SLOT.get(set as u32) {
-            Some(slot) => slot.version,
-            None => 0,
+        let slot = match MW_SLOT.get_ptr(set as u32) {
+            // SAFETY: the kernel keeps an array's memory; eight aligned bytes are read whole.
+            Some(slot) => PolicySlot::of_word(unsafe { slot.cast::<u64>().read_volatile() }),
+            None => PolicySlot { version: 0, used: 0 },
         };
-        Self { place: Place(set.copy(version)), version }
+        Self { place: Place(set.copy(slot.version)), version: slot.version, slot }
+    }
+
+    /// Whether a dimension is to be looked up.
+    #[inline(always)]
+    pub fn uses(self, dimension: Dimension) -> bool {
+        self.slot.uses(dimension)
     }
 }
 

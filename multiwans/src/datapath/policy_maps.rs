@@ -84,10 +84,11 @@ impl PolicyMaps {
         self.put(ebpf, &wanted)?;
         let mut slot = maps::array::<PolicySlot>(ebpf, maps::SLOT)?;
         // Also where nothing was written: filters may have other names, and count anew.
-        for (set, _) in &wanted {
+        for (set, policy) in policies {
             let version = &mut self.sets[*set as usize].version;
             let next = version.wrapping_add(1);
-            slot.set(*set as u32, PolicySlot { version: next }, 0).map_err(DatapathError::map(maps::SLOT))?;
+            let entry = PolicySlot { version: next, used: policy.used_dimensions() };
+            slot.set(*set as u32, entry, 0).map_err(DatapathError::map(maps::SLOT))?;
             *version = next;
         }
         // A packet that read the slot before that write may still be on its way through the old copy. Writing

@@ -119,6 +119,14 @@ impl Compiled {
         Ok(Self { filters: Filters::new(&entries, &dimensions), dimensions })
     }
 
+    /// The dimensions in which anything tells keys apart, a bit each by number ([`PolicySlot`](multiwans_common::PolicySlot)).
+    pub fn used_dimensions(&self) -> u32 {
+        Kind::ALL
+            .into_iter()
+            .zip(&self.dimensions)
+            .fold(0, |used, (kind, dimension)| used | u32::from(dimension.has_root()) << kind as u32)
+    }
+
     /// The WAN whose filter takes a packet; `None`: no filter does.
     pub fn first_match(
         &self,

@@ -55,6 +55,11 @@ impl Dimension {
         &self.elsewhere
     }
 
+    /// Whether its keys are told apart: without, there is the one class of what no filter names.
+    pub fn has_root(&self) -> bool {
+        self.lines.len() > 1
+    }
+
     /// The lines.
     pub fn lines(&self) -> &[Line] {
         &self.lines

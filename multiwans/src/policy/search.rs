@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use multiwans_common::Lines;
-use multiwans_common::dimension::{Dimension, class, class_of_address, class_of_port, difference};
+use multiwans_common::dimension::{Dimension, class, class_of_address, difference, root};
 use multiwans_common::filters::{candidates, filter, protocol_class, row};
 
 use super::Tuple;
@@ -28,8 +28,8 @@ pub fn first_match(
     let classes = [
         class_of_address(source, packet.source.to_bits()),
         class_of_address(destination, packet.destination.to_bits()),
-        class_of_port(source_port, packet.source_port),
-        class_of_port(destination_port, packet.destination_port),
+        root(source_port, packet.source_port),
+        root(destination_port, packet.destination_port),
     ];
     let (mut live, mut changed) = (u64::MAX, [0; Dimension::COUNT]);
     for ((dimension, number), changed) in dimensions.into_iter().zip(classes).zip(&mut changed) {

@@ -22,6 +22,28 @@ pub struct FlowKey4 {
 }
 
 impl FlowKey4 {
+    /// All of it in two words.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        [
+            self.source as u64 | (self.destination as u64) << 32,
+            self.source_port as u64 | (self.destination_port as u64) << 16 | (self.protocol as u64) << 32,
+        ]
+    }
+
+    /// From [`words`](Self::words).
+    #[allow(clippy::cast_possible_truncation, reason = "each part is what is meant")]
+    pub const fn of_words([addresses, rest]: [u64; 2]) -> Self {
+        Self {
+            source: addresses as u32,
+            destination: (addresses >> 32) as u32,
+            source_port: rest as u16,
+            destination_port: (rest >> 16) as u16,
+            protocol: (rest >> 32) as u8,
+            zero: [0; 3],
+        }
+    }
+
     /// The tuple of the packets that answer this one.
     #[inline(always)]
     pub const fn reversed(self) -> Self {

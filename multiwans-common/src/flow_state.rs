@@ -59,8 +59,24 @@ pub struct Binding {
     pub state: u8,
     /// 1: the session was opened from outside, and no filter chose its WAN.
     pub inbound: u8,
-    /// Zero.
-    pub zero: u8,
+    /// 1: somebody is about to make a flow here ([`FlowLayout`](crate::FlowLayout)).
+    pub claimed: u8,
+}
+
+impl Binding {
+    /// As one word: as it stands in memory.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        // SAFETY: eight bytes of integers without padding (size asserted below).
+        unsafe { core::mem::transmute(self) }
+    }
+
+    /// From [`word`](Self::word).
+    #[inline(always)]
+    pub const fn of_word(word: u64) -> Self {
+        // SAFETY: as above, and valid for any bit pattern.
+        unsafe { core::mem::transmute(word) }
+    }
 }
 
 /// A filter of a version of the policy. Numbers mean other filters in another version.

@@ -10,9 +10,10 @@ pub mod dimension;
 pub mod filters;
 mod flow;
 mod flow_state;
+mod flow_table;
 mod lines;
+mod own;
 mod policy;
-mod presence;
 mod reason;
 mod special;
 mod wan;
@@ -25,9 +26,13 @@ pub use flow::{AskedKey4, AskedValue, FlowKey4, FragmentKey4, FragmentValue, OWN
 pub use flow_state::{
     Binding, FilterTag, FlowState, FlowValue, Seen, TICK_NS, tcp, tick_of, ticks, ticks_between,
 };
+pub use flow_table::{
+    FREE, FlowLayout, FlowLine, FlowLines, FlowMemory, FlowPlace, FlowSlot, LINE_FLOWS, binding_word,
+    holds_flow, slot,
+};
 pub use lines::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
+pub use own::{OWN_WORDS, own_bit};
 pub use policy::{POLICY_PLACES, PolicyCopy, PolicySet, PolicySlot};
-pub use presence::{FlowPresence, OWN_WORDS, own_bit};
 pub use reason::Reason;
 pub use special::Special;
 pub use wan::{WAN_SLOTS, WanEntry};

@@ -5,24 +5,15 @@
 //! nearly full those that matter least (`multiwans/src/datapath/flows`). A table that evicts by itself
 //! (LRU) would forget established flows in a flood of answers, and nobody would know.
 
-use aya_ebpf::{bindings::BPF_ANY, btf_maps::HashMap, helpers::bpf_ktime_get_coarse_ns, macros::btf_map};
 use core::mem::transmute;
+
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use multiwans_common::{
-    Binding, FilterTag, FlowKey4, FlowState, FlowValue, Reason, Seen, Special, WanEntry, tcp, tick_of, ticks,
-    ticks_between,
+    Binding, FREE, FilterTag, FlowKey4, FlowState, FlowValue, Reason, Seen, Special, WanEntry, tcp, tick_of,
+    ticks, ticks_between,
 };
 
-use crate::{classify::Match, links, packet::Packet, presence};
-
-/// Flows that were answered.
-///
-/// Key: [`FlowKey4`], the tuple of the inside host's packets. Value: [`FlowValue`]. Writers: learn, steer
-/// (refreshes time, state and filter), the daemon (seeds it from conntrack at start, removes). Reader: steer.
-/// As many entries as `flows.max` says, 262 144 unless told, of 96 bytes, all allocated at the start.
-/// Full: a new flow is not stored and goes on being classified, which gives the same WAN until a link or the
-/// policy changes; it is counted.
-#[btf_map]
-static MW_FLOWS: HashMap<FlowKey4, FlowValue, 262_144> = HashMap::new();
+use crate::{classify::Match, flow_table, links, packet::Packet};
 
 /// An entry's time is written at most this often, so that a busy flow does not write to memory shared
 /// between CPUs with each packet.
@@ -51,7 +42,7 @@ impl Flow {
 /// with and once without. `None`: it is gone.
 #[inline(always)]
 pub fn attribute(key: &FlowKey4, found: Match, version: u32) -> Option<(u32, FilterTag)> {
-    let entry = MW_FLOWS.get_ptr_mut(key)?;
+    let entry = flow_table::find(key)?;
     let number = read_binding(entry).wan as u32;
     let filter = if found.wan == number { found.filter as u16 } else { FilterTag::NONE };
     let filter = FilterTag { number: filter, version: version as u16 };
@@ -66,10 +57,7 @@ pub fn attribute(key: &FlowKey4, found: Match, version: u32) -> Option<(u32, Fil
 /// answer that came in by this very WAN after it last went out of service.
 #[inline(always)]
 pub fn find(packet: &Packet) -> Option<Flow> {
-    if !presence::may_hold(&packet.tuple) {
-        return None;
-    }
-    let entry = MW_FLOWS.get_ptr_mut(&packet.tuple)?;
+    let entry = flow_table::find(&packet.tuple)?;
     let Binding { generation, wan: number, state, inbound, .. } = read_binding(entry);
     let wan = links::wan(number as u32)?;
     if wan.generation != generation {
@@ -105,9 +93,11 @@ pub fn find(packet: &Packet) -> Option<Flow> {
 pub fn learn(packet: &Packet, number: u32, wan: &WanEntry) -> Reason {
     let (key, flags) = (&packet.tuple.reversed(), packet.flags);
     let now = now();
-    let known = MW_FLOWS.get_ptr_mut(key);
+    let known = flow_table::find(key);
+    let mut before = FREE;
     if let Some(entry) = known {
         let binding = read_binding(entry);
+        before = binding.word();
         let seen = read_seen(entry);
         let idle = ticks_between(seen.at, now);
         let state = FlowState::of(binding.state);
@@ -139,21 +129,17 @@ pub fn learn(packet: &Packet, number: u32, wan: &WanEntry) -> Reason {
             wan: number as u8,
             state: state as u8,
             inbound: inbound as u8,
-            zero: 0,
+            claimed: 0,
         },
     };
     if let Some(entry) = known {
         write_seen(entry, value.seen);
-        write_binding(entry, value.binding);
+        // Not over what another flow has made of the place since: that one would keep our WAN.
+        // SAFETY: the kernel keeps an array's memory.
+        unsafe { flow_table::rebind((&raw mut (*entry).binding).cast(), before, value.binding.word()) };
         return Reason::Learned;
     }
-    match MW_FLOWS.insert(key, value, BPF_ANY as u64) {
-        Ok(()) => {
-            presence::note(key);
-            Reason::FlowMade
-        }
-        Err(_) => Reason::LearnFailed,
-    }
+    if flow_table::insert(key, value) { Reason::FlowMade } else { Reason::LearnFailed }
 }
 
 /// `CLOCK_MONOTONIC_COARSE` (Linux 5.11), the time of the last jiffy: up to 10 ms old, where the shortest time that
@@ -186,12 +172,6 @@ fn write_seen(entry: *mut FlowValue, seen: Seen) {
 fn read_binding(entry: *const FlowValue) -> Binding {
     // SAFETY: as above.
     unsafe { transmute((&raw const (*entry).binding).cast::<u64>().read_volatile()) }
-}
-
-#[inline(always)]
-fn write_binding(entry: *mut FlowValue, binding: Binding) {
-    // SAFETY: as above.
-    unsafe { (&raw mut (*entry).binding).cast::<u64>().write_volatile(transmute::<Binding, u64>(binding)) };
 }
 
 #[inline(always)]

@@ -19,6 +19,7 @@
 mod asked;
 mod classify;
 mod counters;
+mod flow_table;
 mod flows;
 mod fragments;
 mod headers;
@@ -29,7 +30,6 @@ mod mark;
 mod output;
 mod packet;
 mod policy;
-mod presence;
 mod socket;
 mod specific;
 mod steer;

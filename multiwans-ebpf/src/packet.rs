@@ -35,8 +35,7 @@ pub struct Packet {
     fragment: Fragment,
     /// Valid where `fragment` is not `Whole`.
     pub datagram: FragmentKey4,
-    /// What it counts.
-    pub size: Size,
+    size: Size,
     /// See [`set_known`](Self::set_known).
     is_known: Cell<bool>,
     /// See [`note`](Self::note).
@@ -92,6 +91,15 @@ impl Packet {
     pub fn fragment(&self) -> Fragment {
         // SAFETY: as above.
         unsafe { (&raw const self.fragment).read_volatile() }
+    }
+
+    /// What it counts, read the same way: here and now. Left to itself the compiler reads it where it is used, by the
+    /// instruction that reads the length of packets that were not looked into, and one instruction may not read from two
+    /// kinds of memory.
+    #[inline(always)]
+    pub fn size(&self) -> Size {
+        // SAFETY: as above.
+        unsafe { (&raw const self.size).read_volatile() }
     }
 
     /// A TCP segment with SYN and without ACK: opens a connection.

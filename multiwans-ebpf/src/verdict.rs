@@ -56,7 +56,7 @@ impl Outcome {
     /// About this packet, as far as it was noted by now.
     #[inline(always)]
     pub fn about(self, packet: &Packet) -> Self {
-        Self { size: packet.size, special: packet.special(), ..self }
+        Self { size: packet.size(), special: packet.special(), ..self }
     }
 }
 

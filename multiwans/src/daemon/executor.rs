@@ -267,9 +267,8 @@ impl Executor {
             }
         };
         match self.datapath.seed(&sessions::seeds(&self.config, &entries)) {
-            Ok(0) => {}
-            Ok(count) => tracing::info!("{count} sessions that were there before stay on their links"),
-            Err(error) => tracing::warn!("sessions that are there already could not be kept: {error}"),
+            0 => {}
+            count => tracing::info!("{count} sessions that were there before stay on their links"),
         }
     }
 

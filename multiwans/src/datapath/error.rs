@@ -98,9 +98,9 @@ pub enum DatapathError {
     /// The kernel does not tell how many CPUs there may be.
     #[error("the number of CPUs cannot be had: {0}")]
     Cpus(#[source] std::io::Error),
-    /// The flow table could not be walked through.
-    #[error("the flow table cannot be walked through: {0}")]
-    Walk(#[source] std::io::Error),
+    /// There is no other handle of a map.
+    #[error("a map's descriptor cannot be had again: {0}")]
+    Handle(#[source] std::io::Error),
     /// There is no thread to look after the flow table.
     #[error("the flow table's thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),

@@ -16,10 +16,10 @@ pub(super) const WANS: &str = "MW_WANS";
 pub(super) const DEFAULT: &str = "MW_DEFAULT";
 /// Interface index to WAN number.
 pub(super) const INTERFACES: &str = "MW_INTERFACES";
-/// The flow table (`flows.rs`).
+/// The flow table (`flow_table.rs`).
 pub(super) const FLOWS: &str = "MW_FLOWS";
-/// The filter in front of it (`presence.rs`).
-pub(super) const PRESENCE: &str = "MW_PRESENCE";
+/// How much of it is in use.
+pub(super) const FLOW_LINES: &str = "MW_FLOW_LINES";
 /// Where the main table has routes of its own to (`specific.rs`).
 pub(super) const SPECIFIC: &str = "MW_SPECIFIC";
 /// The router's own addresses (`specific.rs`).

@@ -20,12 +20,13 @@ mod specific;
 mod undisturbed;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
-use multiwans_common::{Direction, FlowPresence, PolicySet, Program as Counting, Reason, Special, Traffic};
+use multiwans_common::{Direction, PolicySet, Program as Counting, Reason, Special, Traffic};
 
 pub use attach::Attachment;
 pub use cgroup::CgroupRootError;
@@ -57,7 +58,7 @@ pub struct Datapath {
     interfaces: attach::Interfaces,
     output: output::Output,
     policies: policy_maps::PolicyMaps,
-    presence: Arc<flows::Presence>,
+    flows: Arc<flows::FlowTable>,
 }
 
 /// A program, for [`Datapath::test_run`].
@@ -83,15 +84,15 @@ impl Datapath {
         let object = object::object().ok_or(DatapathError::NoObject)?;
         let mask = config.daemon.mark_mask;
         let log_level: u8 = if options.log_decisions { aya_log_level_debug() } else { 0 };
-        let presence = FlowPresence::of_table(config.flows.max);
+        let seed = random();
         let mut ebpf = EbpfLoader::new()
             .override_global("MARK_MASK", &mask.bits(), true)
             .override_global("MARK_SHIFT", &mask.shift(), true)
             .override_global("NETNS_COOKIE", &netns_cookie()?, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
-            .override_global("PRESENCE_BITS", &presence.bits(), true)
-            .map_max_entries(maps::FLOWS, config.flows.max)
-            .map_max_entries(maps::PRESENCE, presence.words())
+            .override_global("FLOW_SEED", &seed, true)
+            .override_global("ALL_FLOW_LINES", &flows::lines(config.flows.max), true)
+            .map_max_entries(maps::FLOWS, flows::lines(config.flows.max))
             .load(object)?;
         for program in attach::PROGRAMS {
             attach::classifier(&mut ebpf, program)?
@@ -99,7 +100,7 @@ impl Datapath {
                 .map_err(|source| DatapathError::Program { program, source })?;
         }
         output::load(&mut ebpf)?;
-        let presence = flows::Presence::new(&ebpf, presence)?;
+        let flows = flows::FlowTable::new(&ebpf, seed, config.flows.max)?;
         let wans = config.wans.iter().map(|wan| (wan.mark, wan.fwmark, wan.ip));
         let links = links::Links::new(&mut ebpf, wans)?;
         let mut policy_maps = policy_maps::PolicyMaps::default();
@@ -111,7 +112,7 @@ impl Datapath {
             interfaces: attach::Interfaces::new(attachment),
             output: output::Output::default(),
             policies: policy_maps,
-            presence,
+            flows,
         })
     }
 
@@ -211,9 +212,8 @@ impl Datapath {
     }
 
     /// Stores sessions that were there before the daemon. Returns how many the table took.
-    pub fn seed(&mut self, flows: &[SeedFlow]) -> Result<usize, DatapathError> {
-        let links = &self.links;
-        flows::seed(&mut self.ebpf, &self.presence, flows, |mark: WanMark| links.generation(mark))
+    pub fn seed(&mut self, flows: &[SeedFlow]) -> usize {
+        flows::seed(&self.flows, flows, |mark: WanMark| self.links.generation(mark))
     }
 
     /// What keeps the flow table in order.
@@ -221,7 +221,7 @@ impl Datapath {
     /// # Errors
     /// The kernel refuses another handle of the table, or does not tell its memory.
     pub fn flow_keeper(&self) -> Result<FlowKeeper, DatapathError> {
-        FlowKeeper::new(&self.ebpf, Arc::clone(&self.presence))
+        FlowKeeper::new(&self.ebpf, Arc::clone(&self.flows))
     }
 
     /// What a program did and why since the start, all CPUs together.
@@ -279,6 +279,11 @@ impl Datapath {
 
 fn of_sets(policies: &Policies) -> [(PolicySet, &Compiled); PolicySet::COUNT] {
     [(PolicySet::Forwarding, &policies.forwarding), (PolicySet::Output, &policies.output)]
+}
+
+/// A number that nobody can guess: the standard library takes it from the kernel.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn netns_cookie() -> Result<u64, DatapathError> {

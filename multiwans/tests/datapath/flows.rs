@@ -134,7 +134,7 @@ fn who_is_idle_for_too_long_begins_anew() {
         inbound: false,
         left: Some(left),
     };
-    kernel.datapath.seed(&[seed(4000, seconds(60)), seed(4001, Duration::ZERO)]).unwrap();
+    kernel.datapath.seed(&[seed(4000, seconds(60)), seed(4001, Duration::ZERO)]);
     the_clock_goes_on();
     assert_eq!(steer(kernel, &Packet::udp(CLIENT, 4000, HOST, 53)), verdict(2, Reason::Flow));
     assert_eq!(steer(kernel, &Packet::udp(CLIENT, 4001, HOST, 53)), verdict(1, Reason::Default));
@@ -169,6 +169,7 @@ fn small() -> Kernel {
 #[test]
 fn a_flood_of_answers_neither_moves_a_flow_nor_keeps_new_ones_out() {
     const ESTABLISHED: u16 = 100;
+    const FLOOD: u16 = 6000;
     let kernel = &mut small();
     let mut keeper = keeper(kernel);
     assert_eq!(keeper.max(), 1024);
@@ -176,7 +177,7 @@ fn a_flood_of_answers_neither_moves_a_flow_nor_keeps_new_ones_out() {
         live(kernel, 4000 + port, &[Out(SYN), In(SYN_ACK), Out(ACK)]);
     }
     let mut refused = 0;
-    for flood in 0..2000u16 {
+    for flood in 0..FLOOD {
         let spoofed = format!("192.168.{}.{}", 100 + flood / 250, 1 + flood % 250);
         match answer(kernel, 1, &Packet::tcp(HOST, 443, &spoofed, 5000, SYN_ACK)).reason {
             Reason::FlowMade => {}
@@ -184,11 +185,13 @@ fn a_flood_of_answers_neither_moves_a_flow_nor_keeps_new_ones_out() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(refused, 2000 - (1024 - u64::from(ESTABLISHED)));
+    // The table has four places for each flow that it is to hold; a flood takes nearly all of them.
+    let flows = u64::from(ESTABLISHED) + u64::from(FLOOD);
+    assert!((flows - 4096..flows - 3072).contains(&refused), "{refused}");
     assert_eq!(keeper.refused().unwrap(), refused);
 
     let swept = keeper.sweep().unwrap();
-    assert_eq!((swept.evicted_passing, swept.evicted_lasting), (256, 0), "{swept:?}");
+    assert_eq!((swept.evicted_passing, swept.evicted_lasting), (flows - refused - 768, 0), "{swept:?}");
     assert_eq!(swept.census.total(), 768);
     assert_eq!(swept.census.count(Family::Tcp, FlowState::Established), u64::from(ESTABLISHED));
     live(kernel, 9000, &[Out(SYN), In(SYN_ACK), Out(ACK)]);
@@ -210,13 +213,17 @@ fn of_too_many_established_flows_the_longest_idle_go() {
             left: Some(seconds(if number < 200 { 1000 } else { 400_000 })),
         })
         .collect();
-    assert_eq!(kernel.datapath.seed(&flows).unwrap(), 1024);
+    // Of a thousand, one may find no place.
+    let stored = kernel.datapath.seed(&flows) as u64;
+    assert!((1020..=1024).contains(&stored), "{stored}");
     let swept = keeper(kernel).sweep().unwrap();
-    assert_eq!((swept.evicted_passing, swept.evicted_lasting), (0, 64));
+    assert_eq!((swept.evicted_passing, swept.evicted_lasting), (0, stored - 960));
+    let mut moved = 0;
     for number in 200..1024 {
         let packet = Packet::tcp(CLIENT, 10_000 + number, HOST, 443, ACK);
-        assert_eq!(steer(kernel, &packet), verdict(2, Reason::Flow), "{number}");
+        moved += u64::from(steer(kernel, &packet) != verdict(2, Reason::Flow));
     }
+    assert!(moved <= 1024 - stored, "{moved} of {stored}");
 }
 
 /// Of each filter, since the last call.

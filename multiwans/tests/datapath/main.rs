@@ -11,7 +11,6 @@ mod hard;
 mod own;
 #[path = "../support/policies.rs"]
 mod policies;
-mod presence;
 mod random;
 mod scale;
 mod special;

@@ -194,7 +194,7 @@ fn seed(kernel: &mut Kernel, left: Duration) {
         destination_port: 53,
     };
     let flow = SeedFlow { tuple, wan: mark(2), lasts: true, inbound: false, left: Some(left) };
-    assert_eq!(kernel.datapath.seed(&[flow]).unwrap(), 1);
+    assert_eq!(kernel.datapath.seed(&[flow]), 1);
 }
 
 /// What was special about an answer by WAN `number`.

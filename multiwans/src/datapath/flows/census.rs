@@ -170,7 +170,7 @@ mod tests {
     fn flow(state: FlowState) -> FlowValue {
         FlowValue {
             seen: Seen { at: 0, filter: FilterTag::unknown() },
-            binding: Binding { generation: 0, wan: 1, state: state as u8, inbound: 0, zero: 0 },
+            binding: Binding { generation: 0, wan: 1, state: state as u8, inbound: 0, claimed: 0 },
         }
     }
 

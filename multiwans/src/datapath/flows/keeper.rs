@@ -1,32 +1,26 @@
 //! Removing from the flow table what has no place in it any more.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, MapData, PerCpuArray};
 use multiwans_common::{
     FlowKey4, FlowState, FlowValue, Program, Reason, Traffic, WAN_SLOTS, WanEntry, reason_counter,
     ticks_between,
 };
 
-use super::batch::Walk;
 use super::census::Census;
-use super::presence::Presence;
 use super::seed::{now, ticks_of};
+use super::table::FlowTable;
 use crate::datapath::{DatapathError, counters, maps};
 
 /// The flow table and what decides about its entries. It has its own handles, so it can go to a thread.
 pub struct FlowKeeper {
-    table: HashMap<MapData, FlowKey4, FlowValue>,
-    /// The table's, for what aya has no call for.
-    fd: OwnedFd,
-    presence: Arc<Presence>,
+    table: Arc<FlowTable>,
     wans: Array<MapData, WanEntry>,
     reasons: PerCpuArray<MapData, Traffic>,
-    max: u64,
-    bytes: u64,
 }
 
 /// What one walk found and did.
@@ -43,34 +37,24 @@ pub struct Swept {
 }
 
 impl FlowKeeper {
-    pub(in crate::datapath) fn new(ebpf: &Ebpf, presence: Arc<Presence>) -> Result<Self, DatapathError> {
-        let flows = another(ebpf, maps::FLOWS)?;
-        let max = flows.info().map_err(DatapathError::map(maps::FLOWS))?.max_entries();
-        let bytes = maps::memory(maps::FLOWS, &flows)? + presence.bytes();
-        let fd = flows.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Walk)?;
+    pub(in crate::datapath) fn new(ebpf: &Ebpf, table: Arc<FlowTable>) -> Result<Self, DatapathError> {
         Ok(Self {
-            fd,
-            table: HashMap::try_from(aya::maps::Map::HashMap(flows))
-                .map_err(DatapathError::map(maps::FLOWS))?,
+            table,
             wans: Array::try_from(aya::maps::Map::Array(another(ebpf, maps::WANS)?))
                 .map_err(DatapathError::map(maps::WANS))?,
             reasons: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(another(ebpf, maps::REASONS)?))
                 .map_err(DatapathError::map(maps::REASONS))?,
-            presence,
-            max: u64::from(max),
-            bytes,
         })
     }
 
-    /// Entries the table holds.
+    /// Entries the table is to hold.
     pub fn max(&self) -> u64 {
-        self.max
+        u64::from(self.table.max())
     }
 
-    /// What the kernel says the table and the filter in front of it take of its memory, in bytes. All of it is taken at
-    /// the start.
+    /// What the kernel says the table takes of its memory, in bytes. All of it is taken at the start.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.table.bytes()
     }
 
     /// Entries made since the start, seeded ones not among them.
@@ -86,6 +70,21 @@ impl FlowKeeper {
     fn learned(&self, reason: Reason) -> Result<u64, DatapathError> {
         let values = self.reasons.get(&reason_counter(Program::Learn, reason), 0);
         Ok(counters::sum(&values.map_err(DatapathError::map(maps::REASONS))?).packets)
+    }
+
+    /// Makes room for so many flows; returns how many had to go for it.
+    pub(super) fn grow(&self, flows: u64) -> u64 {
+        self.table.grow(flows)
+    }
+
+    /// The same, or gives back what is too much.
+    pub(super) fn fit(&self, flows: u64) -> u64 {
+        self.table.fit(flows)
+    }
+
+    /// Whether all of the table is in use: there is no more room to be made.
+    pub(super) fn is_all_in_use(&self) -> bool {
+        self.table.is_all_in_use()
     }
 
     /// Removes what is expired, and where the table is nearly full also what matters least.
@@ -106,8 +105,8 @@ impl FlowKeeper {
                 census.add(key.protocol, value, idle);
             }
             expired
-        })?;
-        let mut evictions = census.evictions(self.max);
+        });
+        let mut evictions = census.evictions(self.max());
         if evictions.any() {
             // What is left is counted anew.
             census = Census::default();
@@ -125,49 +124,20 @@ impl FlowKeeper {
                     lasting += 1
                 }
                 true
-            })?;
+            });
             (swept.evicted_passing, swept.evicted_lasting) = (passing, lasting);
         }
         swept.census = census;
         Ok(swept)
     }
 
-    /// Removes the entries that `is_due` picks; returns how many. The filter in front of the table is made to say
-    /// just what is left.
+    /// Removes the entries that `is_due` picks; returns how many.
     ///
-    /// Between the look at an entry and its removal a packet may refresh it. It loses its entry then as if
-    /// the packet had come a millisecond later.
-    fn remove_where(
-        &mut self,
-        mut is_due: impl FnMut(&FlowKey4, &FlowValue) -> bool,
-    ) -> Result<u64, DatapathError> {
-        let presence = Arc::clone(&self.presence);
-        let renewal = presence.renew();
-        let mut walk = Walk::new(self.fd.as_fd());
-        let mut removed = 0;
-        let mut due = Vec::new();
-        loop {
-            let mut any = false;
-            for (key, value) in walk.next().map_err(DatapathError::Walk)? {
-                any = true;
-                if is_due(key, value) {
-                    due.push(*key);
-                } else {
-                    renewal.keep(key);
-                }
-            }
-            if !any {
-                renewal.finish();
-                return Ok(removed);
-            }
-            for key in due.drain(..) {
-                match self.table.remove(&key) {
-                    Ok(()) => removed += 1,
-                    Err(MapError::KeyNotFound) => {}
-                    Err(source) => return Err(DatapathError::Map { map: maps::FLOWS, source }),
-                }
-            }
-        }
+    /// Between the look at an entry and its removal a packet may refresh its time. It loses its entry then as if the
+    /// packet had come a moment later.
+    fn remove_where(&self, mut is_due: impl FnMut(&FlowKey4, &FlowValue) -> bool) -> u64 {
+        let due = self.table.entries().filter(|entry| is_due(&entry.key, &entry.value));
+        due.map(|entry| u64::from(self.table.remove(&entry))).sum()
     }
 
     fn wan_states(&self) -> Result<Vec<WanEntry>, DatapathError> {
@@ -190,10 +160,10 @@ fn is_expired(key: &FlowKey4, value: &FlowValue, idle: u32, wans: &[WanEntry]) -
 fn another(ebpf: &Ebpf, name: &'static str) -> Result<MapData, DatapathError> {
     use aya::maps::Map;
     let map = ebpf.map(name).ok_or(DatapathError::Missing(name))?;
-    let (Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) = map else {
+    let (Map::Array(data) | Map::PerCpuArray(data)) = map else {
         return Err(DatapathError::Missing(name));
     };
     // By its number would take CAP_SYS_ADMIN.
-    let fd = data.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Walk)?;
+    let fd = data.fd().as_fd().try_clone_to_owned().map_err(DatapathError::Handle)?;
     MapData::from_fd(fd).map_err(DatapathError::map(name))
 }

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use aya::Ebpf;
-use aya::maps::MapError;
 use multiwans_common::{
     Binding, FilterTag, FlowKey4, FlowState, FlowValue, Seen, TICK_NS, protocol, tick_of,
 };
 
-use super::presence::Presence;
+use super::table::FlowTable;
 use crate::datapath::policy_maps::network_order;
-use crate::datapath::{DatapathError, maps};
 use crate::policy::Tuple;
 use crate::types::WanMark;
 
@@ -31,13 +28,12 @@ pub struct SeedFlow {
 
 /// Stores them, lasting ones first; returns how many. `generation` gives a WAN's current one.
 pub(in crate::datapath) fn seed(
-    ebpf: &mut Ebpf,
-    presence: &Presence,
+    table: &FlowTable,
     flows: &[SeedFlow],
     generation: impl Fn(WanMark) -> Option<u32>,
-) -> Result<usize, DatapathError> {
-    let mut map = maps::hash::<FlowKey4, FlowValue>(ebpf, maps::FLOWS)?;
+) -> usize {
     let now = now();
+    table.grow(flows.len() as u64);
     let mut stored = 0;
     let (lasting, passing): (Vec<&SeedFlow>, Vec<&SeedFlow>) = flows.iter().partition(|flow| flow.lasts);
     for flow in lasting.into_iter().chain(passing) {
@@ -53,26 +49,16 @@ pub(in crate::datapath) fn seed(
             wan: flow.wan.get(),
             state: state as u8,
             inbound: u8::from(flow.inbound),
-            zero: 0,
+            claimed: 0,
         };
         let timeout = state.timeout(flow.tuple.protocol);
         let idle = flow.left.map_or(0, |left| timeout.saturating_sub(ticks_of(left)));
         let at = now.wrapping_sub(idle);
         let value = FlowValue { seen: Seen { at, filter: FilterTag::unknown() }, binding };
-        let key = key(&flow.tuple);
-        match map.insert(key, value, 0) {
-            Ok(()) => {
-                presence.note(&key);
-                stored += 1;
-            }
-            // The table is full, or the kernel's free lists, which are per CPU, are short for a moment; such
-            // a flow is classified.
-            Err(MapError::SyscallError(error))
-                if matches!(error.io_error.raw_os_error(), Some(libc::ENOMEM | libc::E2BIG)) => {}
-            Err(source) => return Err(DatapathError::Map { map: maps::FLOWS, source }),
-        }
+        // One for which there is no room is classified.
+        stored += usize::from(table.put(&key(&flow.tuple), value));
     }
-    Ok(stored)
+    stored
 }
 
 fn key(tuple: &Tuple) -> FlowKey4 {

@@ -103,21 +103,28 @@ fn look(
     telling: &mut Telling,
     report: &Mutex<FlowReport>,
 ) -> Result<(), DatapathError> {
-    let made = keeper.made()?;
+    let (made, refused) = (keeper.made()?, keeper.refused()?);
     let begin = Instant::now();
+    // Who was refused would have come, had there been more room.
+    let mut lost = keeper.grow(pace.entries(made) + telling.refused_since(refused));
+    if !keeper.is_all_in_use() {
+        telling.forget(refused);
+    }
     if !pace.is_due(begin, made, keeper.max()) {
+        report.lock().unwrap_or_else(PoisonError::into_inner).evicted_lasting += lost;
         return Ok(());
     }
     let swept = keeper.sweep()?;
+    lost += keeper.fit(swept.census.total());
     pace.walked(begin, begin.elapsed(), made, swept.census.total());
     {
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
         report.expired += swept.expired;
         report.evicted_passing += swept.evicted_passing;
-        report.evicted_lasting += swept.evicted_lasting;
+        report.evicted_lasting += swept.evicted_lasting + lost;
         report.census = swept.census;
     }
-    telling.tell(begin, keeper.max(), swept.evicted_passing, swept.evicted_lasting, keeper.refused()?);
+    telling.tell(begin, keeper.max(), swept.evicted_passing, swept.evicted_lasting, refused);
     Ok(())
 }
 
@@ -139,8 +146,12 @@ impl Pace {
     }
 
     fn is_due(&self, now: Instant, made: u64, max: u64) -> bool {
-        let entries = self.entries + made.saturating_sub(self.made);
-        now >= self.due || (now >= self.due_full && is_nearly_full(entries, max))
+        now >= self.due || (now >= self.due_full && is_nearly_full(self.entries(made), max))
+    }
+
+    /// How many there are at most.
+    fn entries(&self, made: u64) -> u64 {
+        self.entries + made.saturating_sub(self.made)
     }
 
     fn walked(&mut self, begin: Instant, took: Duration, made: u64, entries: u64) {
@@ -160,10 +171,20 @@ struct Telling {
 }
 
 impl Telling {
+    /// Flows refused since the last were told, or forgotten.
+    fn refused_since(&self, refused: u64) -> u64 {
+        refused.saturating_sub(self.refused_told)
+    }
+
+    /// Those refused up to now did not find the table full: there was more room to be made.
+    fn forget(&mut self, refused: u64) {
+        self.refused_told = refused;
+    }
+
     fn tell(&mut self, now: Instant, max: u64, passing: u64, lasting: u64, refused: u64) {
         self.passing += passing;
         self.lasting += lasting;
-        let refused_new = refused.saturating_sub(self.refused_told);
+        let refused_new = self.refused_since(refused);
         let any = self.passing + self.lasting + refused_new > 0;
         if !any || self.last.is_some_and(|last| now < last + TELL) {
             return;

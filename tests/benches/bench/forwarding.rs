@@ -158,7 +158,9 @@ impl<'a> Cell<'a> {
             let (router, generator) = (&self.routers[index], &mut generators[index]);
             let most = most(traffic, generator);
             if traffic == Traffic::Fresh {
-                router.site.forget_connections()?;
+                // Everybody's: the kernel has one table for all namespaces, and what others left in it lengthens its
+                // chains for whoever comes later, or forwards less.
+                self.routers.iter().try_for_each(|router| router.site.forget_connections())?;
                 pause(SETTLE_TIME)?;
                 generator.rewind();
             }

@@ -107,6 +107,8 @@ fn profile(
     })();
     stop(perf)?;
     sending?;
+    // The kernel has one table for all namespaces: the next plane is not to search through what this one left.
+    router.site.forget_connections()?;
     let packet = time.as_secs_f64() * 1e9 / sent as f64;
     let functions = shares(&data)?.into_iter().map(|(name, share)| (name, share * packet)).collect();
     Ok(Profile { plane: router.site.plane, packet, functions })

@@ -44,7 +44,7 @@ enum Task {
     Lint,
     /// Watch the daemon steer and fail over real traffic in namespaces (under a minute; needs root)
     Demo(demo::Args),
-    /// Measure this project beside what it replaces (ten minutes on a quiet machine; needs root)
+    /// Measure this project beside what it replaces (a quarter of an hour on a quiet machine; needs root)
     Bench(bench::Args),
     /// Build with optimisations and install program, systemd unit and example configuration
     Install(install::Args),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Compares multiwans with nothing, the Bash tool's rules and nftables on this machine: everything in rounds that
-/// take turns, medians and spread, in namespaces without a link to the machine's network. Ten minutes or so; needs
+/// take turns, medians and spread, in namespaces without a link to the machine's network. A quarter of an hour; needs
 /// root and a machine that does nothing else.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
@@ -71,17 +71,23 @@ const fn size(filters: usize, prefixes: usize) -> Size {
     Size { filters, prefixes }
 }
 
-/// Of the 5 x 3 sizes: one line over the filters, one over the prefixes, and the largest. Between them nothing new
-/// happens, and each takes half a minute.
-const SIZES: [Size; 9] = [
+/// All combinations that the project's targets name, and the smallest policy for cold classification to be measured against.
+const SIZES: [Size; 16] = [
     size(1, 1_000),
+    size(1, 100_000),
+    size(1, 1_000_000),
     size(10, 10),
     size(10, 1_000),
-    size(100, 1_000),
-    size(1_000, 1_000),
-    size(4_096, 1_000),
     size(10, 100_000),
     size(10, 1_000_000),
+    size(100, 1_000),
+    size(100, 100_000),
+    size(100, 1_000_000),
+    size(1_000, 1_000),
+    size(1_000, 100_000),
+    size(1_000, 1_000_000),
+    size(4_096, 1_000),
+    size(4_096, 100_000),
     size(4_096, 1_000_000),
 ];
 /// Those that targets are set for.

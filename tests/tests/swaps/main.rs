@@ -52,6 +52,10 @@ struct Swaps {
     reigns: Vec<Reign>,
 }
 
+/// How long a policy is in force at least, however long a slow machine takes for a reload: in this time there is no doubt
+/// by which WAN a packet has to leave.
+const REIGN: Duration = Duration::from_millis(20);
+
 /// The new policy, the old one, and so on, until the time is over.
 fn swap(daemon: &Daemon<'_>, configs: &[String; 2], begin: Instant, time: Duration) -> Result<Swaps> {
     let mut swaps = Swaps::default();
@@ -74,7 +78,8 @@ fn swap(daemon: &Daemon<'_>, configs: &[String; 2], begin: Instant, time: Durati
             swaps.times.push(answered - asked);
             reigning = Some((wan_ip([OLD, NEW][next]), answered));
         }
-        thread::sleep((start + INTERVAL * swaps.asked).saturating_sub(begin.elapsed()));
+        let due = start + INTERVAL * swaps.asked;
+        thread::sleep(due.saturating_sub(begin.elapsed()).max(REIGN));
     }
     swaps.times.sort();
     Ok(swaps)

@@ -16,9 +16,10 @@
 //!
 //! Nobody locks. A place is *free* while its [`Binding`] names no WAN. Who makes a flow claims the place by an atomic
 //! exchange of that word, writes the rest, and sets the word last; who removes it exchanges the word it saw for zero.
-//! A look that falls in between finds nothing, or, where a place is freed and taken by another flow just then, that
-//! one's WAN for a packet. Two CPUs that make the same flow at the same time make it twice; the second one is never
-//! found and expires.
+//! A look that falls in between finds nothing. Who looks reads the word before and after the flow's name, so it never takes
+//! another flow's WAN for its own where the place was freed and taken just then (on processors that swap two reads it may,
+//! for one packet). Two CPUs that make the same flow at the same time make it twice; the second one is never found, and
+//! expires.
 
 use crate::{Binding, FlowKey4, FlowValue};
 
@@ -44,6 +45,15 @@ pub struct FlowLine {
 
 /// The number of a place in the table.
 pub type FlowPlace = u32;
+
+/// A flow that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundFlow {
+    /// Where.
+    pub place: FlowPlace,
+    /// Its binding then. The place may be another flow's by now.
+    pub binding: Binding,
+}
 
 /// Where the lines stand, and the operations of the machine.
 pub trait FlowMemory {
@@ -97,13 +107,13 @@ impl FlowLines {
         }
     }
 
-    /// Where a flow is.
+    /// Looks for a flow.
     #[inline(always)]
-    pub fn find(self, memory: &impl FlowMemory, key: &FlowKey4, seed: u64) -> Option<FlowPlace> {
+    pub fn find(self, memory: &impl FlowMemory, key: &FlowKey4, seed: u64) -> Option<FoundFlow> {
         if self.before != self.now
-            && let Some(place) = (FlowLayout { lines: self.before, seed }).find(memory, key)
+            && let Some(found) = (FlowLayout { lines: self.before, seed }).find(memory, key)
         {
-            return Some(place);
+            return Some(found);
         }
         FlowLayout { lines: self.now, seed }.find(memory, key)
     }
@@ -119,32 +129,41 @@ pub struct FlowLayout {
 }
 
 impl FlowLayout {
-    /// Where a flow is.
+    /// Looks for a flow.
     #[inline(always)]
-    pub fn find(self, memory: &impl FlowMemory, key: &FlowKey4) -> Option<FlowPlace> {
+    pub fn find(self, memory: &impl FlowMemory, key: &FlowKey4) -> Option<FoundFlow> {
         let [first, second] = self.lines_of(key);
         let (first_line, second_line) = (memory.line(first)?, memory.line(second)?);
         let [addresses, rest] = key.words();
-        let is_there = |line: *mut FlowLine, index: usize| {
-            // SAFETY: a line of the table's, which lives as long as `memory`; whole words are read, once.
+        let binding_of = |line: *mut FlowLine, index: usize| {
+            // SAFETY: a line of the table's, which lives as long as `memory`; whole words are read.
             unsafe {
                 let slot = &raw mut (*line).slots[index];
-                (&raw const (*slot).key[0]).read_volatile() == addresses
-                    && (&raw const (*slot).key[1]).read_volatile() == rest
-                    && binding_word(slot).read_volatile() & WAN_BITS != 0
+                let before = binding_word(slot).read_volatile();
+                let is_it = holds_flow(before)
+                    && (&raw const (*slot).key[0]).read_volatile() == addresses
+                    && (&raw const (*slot).key[1]).read_volatile() == rest;
+                let after = binding_word(slot).read_volatile();
+                if is_it && (before ^ after) & (WAN_BITS | GENERATION_BITS) == 0 { after } else { FREE }
             }
         };
-        if is_there(first_line, 0) {
-            Some(first * LINE_FLOWS)
-        } else if is_there(first_line, 1) {
-            Some(first * LINE_FLOWS + 1)
-        } else if is_there(second_line, 0) {
-            Some(second * LINE_FLOWS)
-        } else if is_there(second_line, 1) {
-            Some(second * LINE_FLOWS + 1)
-        } else {
-            None
+        let found = |line: u32, index: u32, binding: u64| {
+            Some(FoundFlow { place: line * LINE_FLOWS + index, binding: Binding::of_word(binding) })
+        };
+        let mut binding = binding_of(first_line, 0);
+        if binding != FREE {
+            return found(first, 0, binding);
         }
+        binding = binding_of(first_line, 1);
+        if binding != FREE {
+            return found(first, 1, binding);
+        }
+        binding = binding_of(second_line, 0);
+        if binding != FREE {
+            return found(second, 0, binding);
+        }
+        binding = binding_of(second_line, 1);
+        if binding != FREE { found(second, 1, binding) } else { None }
     }
 
     /// Stores a flow that is not there; `false`: there is no room for it. The value's binding names a WAN.
@@ -207,6 +226,8 @@ pub unsafe fn binding_word(slot: *mut FlowSlot) -> *mut u64 {
 pub const FREE: u64 = 0;
 const CLAIMED: u64 = Binding { generation: 0, wan: 0, state: 0, inbound: 0, claimed: 1 }.word();
 const WAN_BITS: u64 = Binding { generation: 0, wan: u8::MAX, state: 0, inbound: 0, claimed: 0 }.word();
+const GENERATION_BITS: u64 =
+    Binding { generation: u32::MAX, wan: 0, state: 0, inbound: 0, claimed: 0 }.word();
 
 /// A packet that met the flow just before it was removed may still have written its state.
 #[inline(always)]

@@ -27,8 +27,8 @@ pub use flow_state::{
     Binding, FilterTag, FlowState, FlowValue, Seen, TICK_NS, tcp, tick_of, ticks, ticks_between,
 };
 pub use flow_table::{
-    FREE, FlowLayout, FlowLine, FlowLines, FlowMemory, FlowPlace, FlowSlot, LINE_FLOWS, binding_word,
-    holds_flow, slot,
+    FREE, FlowLayout, FlowLine, FlowLines, FlowMemory, FlowPlace, FlowSlot, FoundFlow, LINE_FLOWS,
+    binding_word, holds_flow, slot,
 };
 pub use lines::{LINE_CELLS, LINE_ENTRIES, Line, Lines};
 pub use own::{OWN_WORDS, own_bit};

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, btf_maps::Array, macros::btf_map};
-use multiwans_common::{FlowKey4, FlowLayout, FlowLine, FlowLines, FlowMemory, FlowValue, holds_flow, slot};
+use multiwans_common::{Binding, FlowKey4, FlowLayout, FlowLine, FlowLines, FlowMemory, FlowValue, holds_flow, slot};
 
 /// What the globals hold until the daemon sets them; see [`mark`](crate::mark).
 const UNSET_SEED: u64 = 0x6d77_7365_6564_7072;
@@ -64,15 +64,16 @@ impl FlowMemory for Memory {
     }
 }
 
-/// The entry of a flow.
+/// The entry of a flow, and what it says of the flow's WAN. It is not to be read again: the place may be another flow's then.
 ///
 /// By the number of its place: the verifier then knows one pointer, and not the four that it may be, each to be walked on
 /// with.
 #[inline(always)]
-pub fn find(key: &FlowKey4) -> Option<*mut FlowValue> {
-    let slot = slot(&Memory, lines()?.find(&Memory, key, FLOW_SEED.load())?)?;
+pub fn find(key: &FlowKey4) -> Option<(*mut FlowValue, Binding)> {
+    let found = lines()?.find(&Memory, key, FLOW_SEED.load())?;
+    let slot = slot(&Memory, found.place)?;
     // SAFETY: the kernel keeps an array's memory.
-    Some(unsafe { &raw mut (*slot).value })
+    Some((unsafe { &raw mut (*slot).value }, found.binding))
 }
 
 /// Stores a flow that is not there; `false`: there is no room.

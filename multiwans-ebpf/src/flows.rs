@@ -42,8 +42,8 @@ impl Flow {
 /// with and once without. `None`: it is gone.
 #[inline(always)]
 pub fn attribute(key: &FlowKey4, found: Match, version: u32) -> Option<(u32, FilterTag)> {
-    let entry = flow_table::find(key)?;
-    let number = read_binding(entry).wan as u32;
+    let (entry, binding) = flow_table::find(key)?;
+    let number = binding.wan as u32;
     let filter = if found.wan == number { found.filter as u16 } else { FilterTag::NONE };
     let filter = FilterTag { number: filter, version: version as u16 };
     write_seen(entry, Seen { at: read_seen(entry).at, filter });
@@ -57,8 +57,7 @@ pub fn attribute(key: &FlowKey4, found: Match, version: u32) -> Option<(u32, Fil
 /// answer that came in by this very WAN after it last went out of service.
 #[inline(always)]
 pub fn find(packet: &Packet) -> Option<Flow> {
-    let entry = flow_table::find(&packet.tuple)?;
-    let Binding { generation, wan: number, state, inbound, .. } = read_binding(entry);
+    let (entry, Binding { generation, wan: number, state, inbound, .. }) = flow_table::find(&packet.tuple)?;
     let wan = links::wan(number as u32)?;
     if wan.generation != generation {
         packet.note(Special::Stale);
@@ -95,8 +94,7 @@ pub fn learn(packet: &Packet, number: u32, wan: &WanEntry) -> Reason {
     let now = now();
     let known = flow_table::find(key);
     let mut before = FREE;
-    if let Some(entry) = known {
-        let binding = read_binding(entry);
+    if let Some((entry, binding)) = known {
         before = binding.word();
         let seen = read_seen(entry);
         let idle = ticks_between(seen.at, now);
@@ -132,7 +130,7 @@ pub fn learn(packet: &Packet, number: u32, wan: &WanEntry) -> Reason {
             claimed: 0,
         },
     };
-    if let Some(entry) = known {
+    if let Some((entry, _)) = known {
         write_seen(entry, value.seen);
         // Not over what another flow has made of the place since: that one would keep our WAN.
         // SAFETY: the kernel keeps an array's memory.
@@ -150,10 +148,9 @@ fn now() -> u32 {
     tick_of(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
-// An entry may be removed and its memory reused for another flow at any time. What is read is then that
-// one's, and this packet is sent by its WAN, once; what is written moves that one's time or state, which its
-// next packets put right. Each word is read and written whole, so a WAN never meets another's generation,
-// nor a filter another version of the policy.
+// An entry may be removed and its place taken by another flow at any time. What is read here is then that one's time and
+// filter; what is written moves that one's time or state, which its next packets put right. Each word is read and written
+// whole, so a filter never meets another version of the policy.
 
 #[inline(always)]
 fn read_seen(entry: *const FlowValue) -> Seen {
@@ -166,12 +163,6 @@ fn read_seen(entry: *const FlowValue) -> Seen {
 fn write_seen(entry: *mut FlowValue, seen: Seen) {
     // SAFETY: as above.
     unsafe { (&raw mut (*entry).seen).cast::<u64>().write_volatile(transmute::<Seen, u64>(seen)) };
-}
-
-#[inline(always)]
-fn read_binding(entry: *const FlowValue) -> Binding {
-    // SAFETY: as above.
-    unsafe { transmute((&raw const (*entry).binding).cast::<u64>().read_volatile()) }
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use multiwans_tests::topology::{CLIENT, INTERNET, wan_ip};
 use multiwans_tests::wait::wait_until;
 use multiwans_tests::{Config, Daemon, Lab, Ns};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
@@ -19,9 +19,12 @@ fn wait_special(daemon: &Daemon<'_>, program: &str, special: &str, count: u64) -
     Ok(())
 }
 
-/// A connection by WAN 2 from the same port as ever.
+/// A connection by WAN 2 from the same port as ever. All that the server says first has arrived: what comes after a reset
+/// is answered by another one.
 fn connect(lab: &Lab) -> Result<TcpStream> {
-    lab.client(Ns::Client).from(CLIENT).source_port(4000).connect(INTERNET, 80)
+    let stream = lab.client(Ns::Client).from(CLIENT).source_port(4000).connect(INTERNET, 80)?;
+    BufReader::new(&stream).read_line(&mut String::new())?;
+    Ok(stream)
 }
 
 /// Ends a connection by RST, which leaves the port free.
@@ -97,9 +100,11 @@ fn a_datagram_after_a_pause_begins_a_new_flow() -> Result<()> {
 fn a_flow_that_must_leave_its_wan_is_counted_as_moved() -> Result<()> {
     let lab = Lab::builder().build()?;
     let _servers = lab.serve_internet(&[80])?;
-    let mut daemon = Daemon::start(&lab, &Config::of(&lab))?;
     let stream = lab.client(Ns::Client).udp_stream(INTERNET, 80)?;
     assert_eq!(stream.seen, wan_ip(1));
+    let mut daemon = Daemon::start(&lab, &Config::of(&lab))?;
+    // The walk through the table removes flows whose WAN is gone. The next one is ten seconds after the first.
+    wait_until("the first walk", PATIENCE, || daemon.counter(&["flows", "entries"]).is_ok_and(|n| n == 1))?;
     assert_eq!((daemon.special("steer", "stale")?, daemon.special("learn", "moved")?), (0, 0));
     lab.pull_cable(1)?;
     wait_special(&daemon, "learn", "moved", 1)?;

@@ -91,7 +91,7 @@ impl FlowTable {
     pub(super) fn put(&self, key: &FlowKey4, value: FlowValue) -> bool {
         let lines = self.lines();
         match lines.find(self, key, self.seed) {
-            Some(place) => self.set(place, value),
+            Some(found) => self.set(found.place, value),
             None => FlowLayout { lines: lines.now, seed: self.seed }.insert(self, key, value),
         }
     }
@@ -145,12 +145,10 @@ impl FlowTable {
         }
         // A program that still knows nothing of the new lines may be about to put a flow into the old ones.
         wait();
-        let layout = FlowLayout { lines: now, seed: self.seed };
+        let is_crowded = |place: &FlowPlace| !self.move_on(lines, *place);
         // Where the lines overlap, some are crowded by flows that are still to be moved.
-        let crowded: Vec<FlowPlace> =
-            (0..before * LINE_FLOWS).filter(|place| !self.move_to(layout, *place)).collect();
-        let left: Vec<FlowPlace> =
-            crowded.into_iter().filter(|place| !self.move_to(layout, *place)).collect();
+        let crowded: Vec<FlowPlace> = (0..before * LINE_FLOWS).filter(is_crowded).collect();
+        let left: Vec<FlowPlace> = crowded.into_iter().filter(is_crowded).collect();
         if !left.is_empty() && before > now {
             // More came meanwhile than there is room for. Where they were, there is.
             let back = FlowLines { now: before, before: now };
@@ -164,25 +162,51 @@ impl FlowTable {
         lost
     }
 
-    /// Moves what is in a place to where the layout has it; `false`: there is no room.
-    fn move_to(&self, layout: FlowLayout, place: FlowPlace) -> bool {
+    /// Moves what is in a place where flows were before to where it is to be now; `false`: there is no room.
+    fn move_on(&self, lines: FlowLines, place: FlowPlace) -> bool {
+        let layout = |lines| FlowLayout { lines, seed: self.seed };
+        let (before, now) = (layout(lines.before), layout(lines.now));
         while let Some(entry) = self.entry(place) {
-            if layout.lines_of(&entry.key).contains(&(place / LINE_FLOWS)) {
+            let is_in = |layout: FlowLayout| layout.lines_of(&entry.key).contains(&(place / LINE_FLOWS));
+            if !is_in(before) {
                 return true;
             }
-            // Where it changed since, the copy from the turn before is made the same.
-            let has_copy = match layout.find(self, &entry.key) {
-                Some(copy) => self.set(copy, entry.value),
-                None => layout.insert(self, &entry.key, entry.value),
-            };
-            if !has_copy {
-                return false;
+            if before.find(self, &entry.key).is_some_and(|found| found.place == place) {
+                // The one that packets find, and keep up to date.
+                self.remove_twins(before, &entry);
+                if is_in(now) {
+                    self.remove_twins(now, &entry);
+                    return true;
+                }
+                // Where it changed since, the copy from the turn before is made the same.
+                let has_copy = match now.find(self, &entry.key) {
+                    Some(copy) => self.set(copy.place, entry.value),
+                    None => now.insert(self, &entry.key, entry.value),
+                };
+                if !has_copy {
+                    return false;
+                }
             }
             if self.remove(&entry) {
                 return true;
             }
         }
         true
+    }
+
+    /// Removes what else stands there for the same flow: two CPUs may have made it. Nothing finds it, and nothing keeps it up
+    /// to date, while the flow is where it is; elsewhere it would be found.
+    fn remove_twins(&self, layout: FlowLayout, of: &Entry) {
+        for line in layout.lines_of(&of.key) {
+            for place in line * LINE_FLOWS..(line + 1) * LINE_FLOWS {
+                if place != of.place
+                    && let Some(twin) = self.entry(place)
+                    && twin.key == of.key
+                {
+                    self.remove(&twin);
+                }
+            }
+        }
     }
 
     fn use_lines(&self, lines: FlowLines) {

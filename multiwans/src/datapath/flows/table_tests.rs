@@ -43,7 +43,7 @@ fn value(wan: u8) -> FlowValue {
 }
 
 fn entry_of(table: &FlowTable, key: &FlowKey4) -> Option<Entry> {
-    table.entry(table.lines().find(table, key, table.seed)?)
+    table.entry(table.lines().find(table, key, table.seed)?.place)
 }
 
 fn wan_of(table: &FlowTable, key: &FlowKey4) -> Option<u8> {
@@ -281,6 +281,44 @@ fn an_overflow_takes_all_lines_until_it_is_seen_to() {
     assert_eq!(table.lines(), FlowLines { now: 131_072, before: 131_072 });
     assert!((0..30_000).all(|number| wan_of(&table, &flow(number)) == Some(2)));
     assert_eq!(table.entries().count(), 30_000);
+}
+
+/// Two CPUs that make the same flow at once make it twice. Packets keep the one up to date that they find.
+#[test]
+fn of_two_entries_of_a_flow_the_one_that_was_found_is_moved() {
+    const FLOWS: u32 = 200;
+    let layout = |table: &FlowTable, lines| FlowLayout { lines, seed: table.seed };
+    for (few, many) in [(1_500, 2_048), (1_500, 1_501), (1_024, 1_536)] {
+        for (before, now) in [(few, many), (many, few)] {
+            let table = table(1_024);
+            table.use_lines(FlowLines { now: before, before });
+            let lines = FlowLines { now, before };
+            let (here, there) = (layout(&table, before), layout(&table, now));
+            for number in 0..FLOWS {
+                let key = flow(number);
+                assert!(here.insert(&table, &key, value(1)));
+                // Some twice where they were, some also where they are to be.
+                assert!(number % 2 == 0 || here.insert(&table, &key, value(2)));
+                assert!(number % 3 == 0 || there.insert(&table, &key, value(3)));
+            }
+            table.use_lines(lines);
+            let entries = table.entries().count();
+            let refresh = |number| {
+                let found = lines.find(&table, &flow(number), table.seed).unwrap();
+                let wan = 100 + found.binding.wan;
+                assert!(table.set(found.place, value(wan)));
+                (number, wan)
+            };
+            let made: BTreeMap<u32, u8> = (0..FLOWS).map(refresh).collect();
+            assert!(entries > made.len() * 2);
+            assert_eq!(table.move_all(lines, &|| ()), 0);
+            assert_eq!(table.lines(), FlowLines { now, before: now });
+            let found: BTreeMap<u32, u8> =
+                (0..FLOWS).filter_map(|number| Some((number, wan_of(&table, &flow(number))?))).collect();
+            assert_eq!(found, made, "from {before} to {now}");
+            assert_eq!(table.entries().count(), made.len());
+        }
+    }
 }
 
 #[test]

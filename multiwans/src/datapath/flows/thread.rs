@@ -13,6 +13,8 @@ use crate::datapath::DatapathError;
 const LOOK: Duration = Duration::from_millis(200);
 /// How often it walks through the table while there is room.
 const PACE: Duration = Duration::from_secs(10);
+/// How long after all lines came into use it walks, to give back those that a burst needed for a moment only.
+const SETTLE: Duration = Duration::from_secs(1);
 /// While there is room, walks may take a fiftieth of a CPU: a large table is walked through less often.
 const SHARE: u32 = 50;
 /// While there is none, a fifth.
@@ -107,7 +109,9 @@ fn look(
     let begin = Instant::now();
     // Who was refused would have come, had there been more room.
     let mut lost = keeper.grow(pace.entries(made) + telling.refused_since(refused));
-    if !keeper.is_all_in_use() {
+    if keeper.is_all_in_use() {
+        pace.grew(begin);
+    } else {
         telling.forget(refused);
     }
     if !pace.is_due(begin, made, keeper.max()) {
@@ -117,6 +121,7 @@ fn look(
     let swept = keeper.sweep()?;
     lost += keeper.fit(swept.census.total());
     pace.walked(begin, begin.elapsed(), made, swept.census.total());
+    pace.is_large = keeper.is_all_in_use();
     {
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
         report.expired += swept.expired;
@@ -138,11 +143,15 @@ struct Pace {
     entries: u64,
     /// Entries ever made until then.
     made: u64,
+    /// What it took.
+    took: Duration,
+    /// Whether all lines were in use then, or the walk after they came into use is due already.
+    is_large: bool,
 }
 
 impl Pace {
     fn new(now: Instant) -> Self {
-        Self { due: now, due_full: now, entries: 0, made: 0 }
+        Self { due: now, due_full: now, entries: 0, made: 0, took: Duration::ZERO, is_large: false }
     }
 
     fn is_due(&self, now: Instant, made: u64, max: u64) -> bool {
@@ -157,7 +166,15 @@ impl Pace {
     fn walked(&mut self, begin: Instant, took: Duration, made: u64, entries: u64) {
         self.due = begin + PACE.max(took * SHARE);
         self.due_full = begin + took * SHARE_FULL;
-        (self.made, self.entries) = (made, entries);
+        (self.made, self.entries, self.took) = (made, entries, took);
+    }
+
+    /// All lines are in use.
+    fn grew(&mut self, now: Instant) {
+        if !self.is_large {
+            self.due = self.due.min(now + SETTLE.max(self.took * SHARE));
+            self.is_large = true;
+        }
     }
 }
 
@@ -215,6 +232,22 @@ mod tests {
         assert!(pace.is_due(later, 50 + 501, 1600));
         assert!(!pace.is_due(soon, 50 + 600, 1600), "a fifth of a CPU");
         assert!(pace.is_due(start + PACE, 50, 1600));
+    }
+
+    #[test]
+    fn the_lines_that_a_burst_took_are_soon_looked_at() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.walked(start, Duration::from_millis(1), 0, 10);
+        let burst = start + Duration::from_secs(3);
+        pace.grew(burst);
+        pace.grew(burst + Duration::from_millis(200));
+        assert!(!pace.is_due(burst + Duration::from_millis(999), 0, 1600));
+        assert!(pace.is_due(burst + SETTLE, 0, 1600));
+        // They are needed.
+        pace.walked(burst + SETTLE, Duration::from_millis(1), 0, 10);
+        pace.grew(burst + SETTLE * 2);
+        assert!(!pace.is_due(burst + SETTLE * 3, 0, 1600));
     }
 
     #[test]

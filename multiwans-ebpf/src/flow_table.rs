@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{Global, bindings::BPF_F_MMAPABLE, btf_maps::Array, macros::btf_map};
-use multiwans_common::{Binding, FlowKey4, FlowLayout, FlowLine, FlowLines, FlowMemory, FlowValue, holds_flow, slot};
+use multiwans_common::{Binding, FlowKey4, FlowLayout, FlowLine, FlowLines, FlowMemory, FlowValue, slot};
 
 /// What the globals hold until the daemon sets them; see [`mark`](crate::mark).
 const UNSET_SEED: u64 = 0x6d77_7365_6564_7072;
@@ -95,15 +95,15 @@ pub fn insert(key: &FlowKey4, value: FlowValue) -> bool {
     put(now)
 }
 
-/// Puts another binding where `old` is; `false`: it is not there any more. A place that was freed stays free: the flow may
-/// have been moved.
+/// Puts another binding where `old` is, which [`find`] gave; `false`: it is not there any more. A place that was freed stays
+/// free: the flow may have been moved.
 ///
 /// # Safety
 /// The pointer is to the binding of an entry.
 #[inline(always)]
 pub unsafe fn rebind(binding: *mut u64, old: u64, new: u64) -> bool {
     // SAFETY: as the caller promises.
-    holds_flow(old) && unsafe { Memory.compare_exchange(binding, old, new) == old }
+    unsafe { Memory.compare_exchange(binding, old, new) == old }
 }
 
 #[inline(always)]

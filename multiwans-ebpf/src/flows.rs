@@ -9,8 +9,8 @@ use core::mem::transmute;
 
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use multiwans_common::{
-    Binding, FREE, FilterTag, FlowKey4, FlowState, FlowValue, Reason, Seen, Special, WanEntry, tcp, tick_of,
-    ticks, ticks_between,
+    Binding, FilterTag, FlowKey4, FlowState, FlowValue, Reason, Seen, Special, WanEntry, tcp, tick_of, ticks,
+    ticks_between,
 };
 
 use crate::{classify::Match, flow_table, links, packet::Packet};
@@ -93,9 +93,7 @@ pub fn learn(packet: &Packet, number: u32, wan: &WanEntry) -> Reason {
     let (key, flags) = (&packet.tuple.reversed(), packet.flags);
     let now = now();
     let known = flow_table::find(key);
-    let mut before = FREE;
     if let Some((entry, binding)) = known {
-        before = binding.word();
         let seen = read_seen(entry);
         let idle = ticks_between(seen.at, now);
         let state = FlowState::of(binding.state);
@@ -130,11 +128,13 @@ pub fn learn(packet: &Packet, number: u32, wan: &WanEntry) -> Reason {
             claimed: 0,
         },
     };
-    if let Some((entry, _)) = known {
+    if let Some((entry, before)) = known {
         write_seen(entry, value.seen);
         // Not over what another flow has made of the place since: that one would keep our WAN.
         // SAFETY: the kernel keeps an array's memory.
-        unsafe { flow_table::rebind((&raw mut (*entry).binding).cast(), before, value.binding.word()) };
+        unsafe {
+            flow_table::rebind((&raw mut (*entry).binding).cast(), before.word(), value.binding.word())
+        };
         return Reason::Learned;
     }
     if flow_table::insert(key, value) { Reason::FlowMade } else { Reason::LearnFailed }

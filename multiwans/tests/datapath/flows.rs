@@ -156,11 +156,9 @@ fn flows_of_a_wan_that_went_leave_the_table() {
     assert_eq!((swept.expired, swept.census.total()), (1, 1));
 }
 
-/// A table for 1 024 flows.
-fn small() -> Kernel {
+fn table_for(max: u32) -> Kernel {
     let web = Filter { dports: vec![port(80)], ..filter(Protocol::Tcp) };
-    let config =
-        Config { flows: Flows { max: 1024 }, ..config(MarkMask::default(), &[], vec![vec![], vec![web]]) };
+    let config = Config { flows: Flows { max }, ..config(MarkMask::default(), &[], vec![vec![], vec![web]]) };
     let mut kernel = Kernel::load(&config);
     kernel.steer(Some(1), &[1, 2]);
     kernel
@@ -170,7 +168,7 @@ fn small() -> Kernel {
 fn a_flood_of_answers_neither_moves_a_flow_nor_keeps_new_ones_out() {
     const ESTABLISHED: u16 = 100;
     const FLOOD: u16 = 6000;
-    let kernel = &mut small();
+    let kernel = &mut table_for(1024);
     let mut keeper = keeper(kernel);
     assert_eq!(keeper.max(), 1024);
     for port in 0..ESTABLISHED {
@@ -201,9 +199,27 @@ fn a_flood_of_answers_neither_moves_a_flow_nor_keeps_new_ones_out() {
     }
 }
 
+/// Nobody looks after the table here: the programs themselves take more of it than is in use at the start.
+#[test]
+fn a_burst_finds_room_before_the_daemon_makes_it() {
+    const FLOWS: u16 = 20_000;
+    let kernel = &mut table_for(262_144);
+    for port in 0..FLOWS {
+        let packet = Packet::udp(HOST, 53, CLIENT, 1024 + port);
+        assert_eq!(answer(kernel, 2, &packet).reason, Reason::FlowMade, "flow {port}");
+    }
+    for port in 0..FLOWS {
+        let packet = Packet::udp(CLIENT, 1024 + port, HOST, 53);
+        assert_eq!(steer(kernel, &packet), verdict(2, Reason::Flow), "flow {port}");
+    }
+    // What came before the table grew is still found when its answers come again: nothing is made twice.
+    assert_eq!(answer(kernel, 2, &Packet::udp(HOST, 53, CLIENT, 1024)).reason, Reason::Learned);
+    assert_eq!(keeper(kernel).sweep().unwrap().census.total(), u64::from(FLOWS));
+}
+
 #[test]
 fn of_too_many_established_flows_the_longest_idle_go() {
-    let kernel = &mut small();
+    let kernel = &mut table_for(1024);
     let flows: Vec<SeedFlow> = (0..1024)
         .map(|number| SeedFlow {
             tuple: tuple(6, 10_000 + number, 443),

@@ -15,7 +15,7 @@ use multiwans::policy::Policies;
 use multiwans::types::{IfIndex, IfName, MarkMask, WanMark};
 use multiwans_common::{Program as Counting, Reason, Special, Traffic};
 
-use crate::frame::{CONTEXT_LEN, Context};
+use crate::frame::{CONTEXT_LEN, Context, Packet};
 
 /// Verdict of all programs: `TC_ACT_UNSPEC`.
 const UNSPEC: u32 = u32::MAX;
@@ -140,6 +140,26 @@ impl Kernel {
             .collect();
         assert_eq!(counted.len(), 1, "each packet is counted once: {counted:?}");
         (Verdict { mark: Context::mark_of(&out), reason: counted[0].0 }, counted[0].1)
+    }
+
+    /// Many packets, and how many were counted for each reason: to read the counters takes longer than a packet.
+    pub(crate) fn run_many(
+        &mut self,
+        program: Program,
+        packets: impl Iterator<Item = Packet>,
+        context: Context,
+    ) -> Vec<(Reason, u64)> {
+        let counting = counting(program);
+        let before = self.datapath.reasons(counting).unwrap();
+        for packet in packets {
+            let mut out = [0; CONTEXT_LEN];
+            self.datapath.test_run(program, &packet.frame(), &context.bytes(), &mut out).unwrap();
+        }
+        let after = self.datapath.reasons(counting).unwrap();
+        let counted = |((reason, before), (_, after)): (&(Reason, Traffic), &(Reason, Traffic))| {
+            (*reason, difference(*before, *after).packets)
+        };
+        before.iter().zip(&after).map(counted).filter(|(_, packets)| *packets > 0).collect()
     }
 
     /// All that was special about what a program saw until now.

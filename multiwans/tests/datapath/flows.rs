@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use multiwans::config::{Config, Filter, Flows, Protocol};
-use multiwans::datapath::{Family, FlowKeeper, SeedFlow, Version};
+use multiwans::datapath::{Family, FlowKeeper, Program, SeedFlow, Version};
 use multiwans::policy::{Compiled, Tuple};
 use multiwans::types::MarkMask;
 use multiwans_common::{Direction, FlowState, PolicySet, Reason, TICK_NS, Traffic};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::config::{Kernel, config, difference, filter, mark, port};
-use crate::frame::Packet;
+use crate::frame::{Context, Packet};
 use crate::table::{
     ACK, CLIENT, HOST, MORE_FRAGMENTS, SYN, SYN_ACK, answer, kernel, place_wans, steer, verdict,
 };
@@ -204,17 +204,17 @@ fn a_flood_of_answers_neither_moves_a_flow_nor_keeps_new_ones_out() {
 fn a_burst_finds_room_before_the_daemon_makes_it() {
     const FLOWS: u16 = 20_000;
     let kernel = &mut table_for(262_144);
-    for port in 0..FLOWS {
-        let packet = Packet::udp(HOST, 53, CLIENT, 1024 + port);
-        assert_eq!(answer(kernel, 2, &packet).reason, Reason::FlowMade, "flow {port}");
-    }
-    for port in 0..FLOWS {
-        let packet = Packet::udp(CLIENT, 1024 + port, HOST, 53);
-        assert_eq!(steer(kernel, &packet), verdict(2, Reason::Flow), "flow {port}");
-    }
+    place_wans(kernel);
+    let answers = (0..FLOWS).map(|number| Packet::udp(HOST, 53, CLIENT, 1024 + number));
+    let by_wan2 = Context { mark: 2, ingress_ifindex: 102, ..Context::default() };
+    let flows = u64::from(FLOWS);
+    assert_eq!(kernel.run_many(Program::Learn, answers.clone(), by_wan2), [(Reason::FlowMade, flows)]);
+    let questions = (0..FLOWS).map(|number| Packet::udp(CLIENT, 1024 + number, HOST, 53));
+    let seen = kernel.run_many(Program::Steer, questions, Context::default());
+    assert_eq!(seen, [(Reason::Flow, flows)]);
     // What came before the table grew is still found when its answers come again: nothing is made twice.
-    assert_eq!(answer(kernel, 2, &Packet::udp(HOST, 53, CLIENT, 1024)).reason, Reason::Learned);
-    assert_eq!(keeper(kernel).sweep().unwrap().census.total(), u64::from(FLOWS));
+    assert_eq!(kernel.run_many(Program::Learn, answers, by_wan2), [(Reason::Learned, flows)]);
+    assert_eq!(keeper(kernel).sweep().unwrap().census.total(), flows);
 }
 
 #[test]

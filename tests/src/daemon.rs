@@ -230,6 +230,18 @@ impl<'a> Daemon<'a> {
         bail!("{}: {}{}", output.status, text(&output.stdout), text(&output.stderr));
     }
 
+    /// The same where a list is to stay as it was. What was said of it.
+    ///
+    /// # Errors
+    /// Where none did, or all was refused.
+    pub fn reload_keeping_a_list(&self) -> Result<String> {
+        let mut command = Command::new(binary()?);
+        let output = end_of(command.arg("reload").arg("--socket").arg(self.control_socket()))?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(3), "{}: {said}", output.status);
+        Ok(said)
+    }
+
     /// Waits for a state, and says how long that took.
     ///
     /// # Errors

@@ -52,21 +52,25 @@ fn lists_steer_are_read_anew_and_stay_when_they_break() -> Result<()> {
     fs::write(&plain, format!("{INTERNET}/32\n10.0.0.0/40\n"))?;
     let without_other = config.to_string().replace(", /run/lists/packed", "");
     daemon.write_config(&without_other)?;
-    daemon.reload()?;
     let told = "/run/lists/plain.txt:2:1: prefix (10.0.0.0/40) must be an IPv4 address or a prefix";
+    let said = daemon.reload_keeping_a_list()?;
+    assert!(said.contains(&format!("a list stays as it was: {told}")), "{said}");
+    let kept = || -> Result<String> { Ok(daemon.status_json()?["kept"].to_string()) };
+    assert!(kept()?.contains(told), "{}", kept()?);
     wait_until("the error in the log", SOON, || {
         daemon.log().lines().any(|line| line.contains("ERROR") && line.contains(told))
     })
     .context(daemon.log())?;
     assert_eq!((seen(INTERNET)?, seen(neighbour)?, seen(far)?), (wan_ip(1), wan_ip(2), wan_ip(1)));
     fs::remove_file(&plain)?;
-    daemon.reload()?;
+    daemon.reload_keeping_a_list()?;
     assert_eq!(seen(neighbour)?, wan_ip(2));
 
     // Mended.
     fs::write(&plain, format!("{INTERNET}\n"))?;
     daemon.reload()?;
     assert_eq!((seen(INTERNET)?, seen(neighbour)?), (wan_ip(2), wan_ip(1)));
+    assert_eq!(kept()?, "[]");
     daemon.terminate()
 }
 

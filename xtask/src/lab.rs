@@ -100,7 +100,9 @@ fn explain(lab: &Lab, name: &str) {
     for (_, namespace) in lab.places() {
         println!("  {}", namespace.name());
     }
-    println!("\nRun the daemon in the router:");
+    println!(
+        "\nRun the daemon in the router (cargo xtask build makes it; its /run and /etc/iproute2 are this machine's):"
+    );
     println!(
         "  nsenter --net={} {} run -c {} --socket {}",
         router.path().display(),

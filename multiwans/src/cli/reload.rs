@@ -9,7 +9,10 @@ use super::{fail, locate};
 use crate::control::client::{self, ClientError};
 use crate::control::{Request, canonical};
 
-/// Asks, waits, and prints what changed (warnings on stderr), exit code 0; or why nothing did, exit code 1.
+/// Not all of it was taken over: a list stays as it was. A script that fetches lists is to notice.
+const LIST_KEPT: u8 = 3;
+
+/// Asks, waits, and prints what changed (warnings on stderr), exit code 0, or [`LIST_KEPT`]; or why nothing did, exit code 1.
 pub(super) fn run(socket: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode {
     let request = Request::Reload { config: config.as_deref().map(canonical) };
     let places = locate::sockets(socket, config);
@@ -33,7 +36,9 @@ pub(super) fn run(socket: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode 
                 println!("reloaded: nothing changed");
             }
             changes.iter().for_each(|change| println!("reloaded: {change}"));
-            ExitCode::SUCCESS
+            let kept: Vec<&str> = listed(&answer, "kept").collect();
+            kept.iter().for_each(|problem| eprintln!("a list stays as it was: {problem}"));
+            if kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(LIST_KEPT) }
         }
         Err(ClientError::Refused(why)) => {
             eprintln!("{why}");

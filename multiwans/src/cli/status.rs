@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::control::{Request, client};
 use crate::engine::{Status, WanStatus};
@@ -35,7 +36,7 @@ fn answer(socket: &Path, json: bool) -> Result<String, String> {
     })?;
     // A clock before 1970 makes every duration 0.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(table(&status, now) + &traffic::summary(&status, &answer["datapath"]))
+    Ok(table(&status, now) + &kept(&answer["kept"]) + &traffic::summary(&status, &answer["datapath"]))
 }
 
 /// A reader that has seen enough (`| head`) is no error.
@@ -76,6 +77,12 @@ fn table(status: &Status, now: u64) -> String {
         text += "No link is the default.\n";
     }
     text
+}
+
+/// Lists that are not what their files say.
+fn kept(kept: &Value) -> String {
+    let problems = kept.as_array().into_iter().flatten().filter_map(Value::as_str);
+    problems.map(|problem| format!("A list stays as it was: {}\n", plain(problem))).collect()
 }
 
 /// Text from a configuration or a system, without what would move a terminal's cursor.

@@ -71,6 +71,9 @@ fn flows(text: &mut String, flows: &Value) {
             }
         }
     }
+    if let Some(seconds) = flows["counted_seconds_ago"].as_u64().filter(|seconds| *seconds > 0) {
+        let _ = write!(text, ", counted {seconds} s ago");
+    }
     let evicted = (number(&flows["evicted"]["passing"]), number(&flows["evicted"]["lasting"]));
     if evicted != (0, 0) {
         let _ = write!(text, "; removed for want of room: {} short-lived, {} lasting", evicted.0, evicted.1);
@@ -148,7 +151,7 @@ mod tests {
                 { "mark": 2, "description": "never\u{1b}", "packets": 0, "bytes": 0 },
                 { "mark": 2, "description": "web", "packets": 7, "bytes": 700 },
             ],
-            "flows": { "max": 1024, "bytes": 98_304, "entries": 3, "expired": 9,
+            "flows": { "max": 1024, "bytes": 98_304, "entries": 3, "expired": 9, "counted_seconds_ago": 4,
                        "by_protocol": { "tcp": { "established": 2 }, "udp": { "single": 1 }, "icmp": {} },
                        "evicted": { "passing": 4, "lasting": 0 } },
         });
@@ -159,7 +162,7 @@ mod tests {
                LTE      0 packets, 0 B       0 packets, 0 B\n\
              \n  FILTER  WAN  TOOK\n  \
                web     LTE  7 packets, 700 B\n\
-             \nFlows: 3 of 1024 (96.0 KiB), tcp 2, udp 1; removed for want of room: 4 short-lived, 0 lasting\n"
+             \nFlows: 3 of 1024 (96.0 KiB), tcp 2, udp 1, counted 4 s ago; removed for want of room: 4 short-lived, 0 lasting\n"
         );
         assert_eq!(summary(&status, &Value::Null), "");
     }

@@ -19,6 +19,9 @@ pub struct List {
     pub warnings: Vec<Problem>,
 }
 
+/// How some editors begin a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Reads a list's text. Each line has an address or a prefix, or nothing; what follows `#` or `;` is a comment.
 ///
 /// `file_name` is what the problems call it.
@@ -26,6 +29,7 @@ pub struct List {
 /// # Errors
 /// The problems by line; the first twenty, and how many more there are.
 pub fn read_list(text: &[u8], file_name: &str) -> Result<List, Vec<Problem>> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     // A prefix is some fourteen bytes with its line's end.
     let mut nets = Vec::with_capacity(text.len() / 14);
     let (mut errors, mut warnings) = (Told::new(file_name), Told::new(file_name));
@@ -116,7 +120,9 @@ mod tests {
         let nets: Vec<String> = list.nets.iter().map(ToString::to_string).collect();
         assert_eq!(nets, ["10.0.0.0/8", "192.0.2.1/32", "203.0.113.0/24", "0.0.0.0/0"]);
         assert_eq!(list.warnings, []);
-        for empty in ["", "\n\n", "# only\n"] {
+        let marked = read_list("\u{feff}192.0.2.1\r\n".as_bytes(), "l").unwrap();
+        assert_eq!(marked.nets, ["192.0.2.1/32".parse().unwrap()], "some editors begin a text so");
+        for empty in ["", "\u{feff}", "\n\n", "# only\n"] {
             assert_eq!(read_list(empty.as_bytes(), "l").unwrap().nets, []);
         }
     }

@@ -130,7 +130,9 @@ fn table(report: &FlowReport) -> Value {
     json!({
         "max": report.max,
         "bytes": report.bytes,
+        "bytes_in_use": report.bytes_in_use,
         "entries": report.census.total(),
+        "counted_seconds_ago": report.counted.map(|counted| counted.elapsed().as_secs()),
         "by_protocol": by_protocol,
         "expired": report.expired,
         "evicted": { "passing": report.evicted_passing, "lasting": report.evicted_lasting },

@@ -217,12 +217,13 @@ impl Driver {
                 None => self.reload(Some(call.reply)),
             },
             Request::Status => {
-                let status = self.engine.status();
+                let mut status = json!(self.engine.status());
+                status["kept"] = json!(self.reloads.kept());
                 let (tx, rx) = oneshot::channel();
                 let _ = self.orders.send(Order::Describe(tx));
                 tokio::task::spawn_local(async move {
                     let datapath = rx.await.unwrap_or(Value::Null);
-                    let _ = call.reply.send(with_datapath(json!(status), datapath));
+                    let _ = call.reply.send(with_datapath(status, datapath));
                 });
             }
         }

@@ -66,6 +66,8 @@ pub(super) struct Reloads {
     /// In force.
     config: Arc<Config>,
     revision: Revision,
+    /// What is wrong with lists that stay as they were.
+    kept: Vec<String>,
     waiting: Vec<Asker>,
     stage: Stage,
 }
@@ -97,8 +99,8 @@ pub(super) struct Takeover {
 impl Reloads {
     /// None yet; `config` is in force.
     pub(super) fn new(source: Arc<dyn Source>, config: Arc<Config>) -> Self {
-        let (waiting, stage) = (Vec::new(), Stage::Idle);
-        Self { source, config, revision: Revision::default(), waiting, stage }
+        let (kept, waiting, stage) = (Vec::new(), Vec::new(), Stage::Idle);
+        Self { source, config, revision: Revision::default(), kept, waiting, stage }
     }
 
     /// Why one of this file cannot be had: another one would be read.
@@ -108,6 +110,11 @@ impl Reloads {
             let (wanted, own) = (wanted.display(), own.display());
             format!("configuration ({wanted}) must be the one that the daemon was started with: {own}")
         })
+    }
+
+    /// What is wrong with lists that stay as they were when they were last good.
+    pub(super) fn kept(&self) -> &[String] {
+        &self.kept
     }
 
     /// Somebody wants one. True when it begins now.
@@ -144,13 +151,13 @@ impl Reloads {
                 return None;
             }
         };
-        let Prepared { config, difference, policies, office, mut warnings, kept } = prepared;
+        let Prepared { config, difference, policies, office, warnings, kept } = prepared;
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         kept.iter().for_each(|problem| tracing::error!("a list stays as it was: {problem}"));
-        warnings.extend(kept.iter().map(|problem| format!("a list stays as it was: {problem}")));
         self.config = Arc::clone(&config);
         self.source.set_log_level(config.daemon.log_level);
-        let answer = json!({ "changes": difference.live, "warnings": warnings });
+        let answer = json!({ "changes": difference.live, "warnings": warnings, "kept": kept });
+        self.kept = kept;
         let configuration = (!difference.is_empty()).then(|| {
             self.revision = self.revision.next();
             let settings = Settings::new(&config, difference, self.revision);

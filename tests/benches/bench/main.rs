@@ -65,18 +65,40 @@ fn run(options: &Options) -> Result<()> {
         cpu,
         seconds: 0,
         targets: Vec::new(),
-        forwarding: if options.has(Part::Forwarding) { forwarding::run(options, cpu)? } else { Vec::new() },
-        programs: options.has(Part::Programs).then(|| programs::run(options, cpu)).transpose()?,
-        load: options.has(Part::Load).then(|| load::run(options)).transpose()?,
-        flip: if options.has(Part::Flip) { flip::run(options, cpu)? } else { Vec::new() },
-        conntrack: if options.has(Part::Conntrack) { conntrack::run(options, cpu)? } else { Vec::new() },
+        forwarding: Vec::new(),
+        programs: None,
+        load: None,
+        flip: Vec::new(),
+        conntrack: Vec::new(),
     };
+    let measured = measure(&mut report, options, cpu);
     report.seconds = start.elapsed().as_secs();
+    // What was measured before something went wrong took its time, too.
     let markdown = report.write(&options.out)?;
     println!("{markdown}");
+    measured?;
     if options.record {
         report::record(report::MEASURED, &markdown)?;
     }
     eprintln!("written to {}/report.md and report.json", options.out.display());
+    Ok(())
+}
+
+fn measure(report: &mut Report, options: &Options, cpu: usize) -> Result<()> {
+    if options.has(Part::Forwarding) {
+        report.forwarding = forwarding::run(options, cpu)?;
+    }
+    if options.has(Part::Programs) {
+        report.programs = Some(programs::run(options, cpu)?);
+    }
+    if options.has(Part::Load) {
+        report.load = Some(load::run(options)?);
+    }
+    if options.has(Part::Flip) {
+        report.flip = flip::run(options, cpu)?;
+    }
+    if options.has(Part::Conntrack) {
+        report.conntrack = conntrack::run(options, cpu)?;
+    }
     Ok(())
 }

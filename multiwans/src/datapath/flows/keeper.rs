@@ -57,6 +57,11 @@ impl FlowKeeper {
         self.table.bytes()
     }
 
+    /// How much of it is in use, in bytes.
+    pub(super) fn bytes_in_use(&self) -> u64 {
+        self.table.bytes_in_use()
+    }
+
     /// Entries made since the start, seeded ones not among them.
     pub(super) fn made(&self) -> Result<u64, DatapathError> {
         self.learned(Reason::FlowMade)

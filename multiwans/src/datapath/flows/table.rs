@@ -82,6 +82,12 @@ impl FlowTable {
         FlowLines::of_word(self.in_use_word().load(Ordering::SeqCst))
     }
 
+    /// What they take.
+    pub(super) fn bytes_in_use(&self) -> u64 {
+        let FlowLines { now, before } = self.lines();
+        u64::from(now.max(before)) * size_of::<FlowLine>() as u64
+    }
+
     /// Whether there are no more lines to be used.
     pub(super) fn is_all_in_use(&self) -> bool {
         self.lines().now == size::most(self.max)

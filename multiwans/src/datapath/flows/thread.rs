@@ -21,6 +21,8 @@ const SHARE: u32 = 50;
 const SHARE_FULL: u32 = 5;
 /// A table that stays full is told at most this often.
 const TELL: Duration = Duration::from_secs(60);
+/// The first time it is told so much later than it was noticed: the first numbers say nothing.
+const GATHER: Duration = Duration::from_secs(3);
 
 /// The table as of the last walk, and what became of flows since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,8 +31,12 @@ pub struct FlowReport {
     pub max: u64,
     /// What it takes of the kernel's memory, in bytes.
     pub bytes: u64,
+    /// How much of that is in use.
+    pub bytes_in_use: u64,
     /// What is in it.
     pub census: Census,
+    /// When that was counted; `None`: not yet.
+    pub counted: Option<Instant>,
     /// Removed because they were idle for too long, or their WAN went out of service.
     pub expired: u64,
     /// Removed though alive, to make room: handshakes, closing connections, questions and their answers.
@@ -53,7 +59,8 @@ impl FlowThread {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(keeper: FlowKeeper) -> Result<Self, DatapathError> {
-        let report = FlowReport { max: keeper.max(), bytes: keeper.bytes(), ..FlowReport::default() };
+        let (bytes, bytes_in_use) = (keeper.bytes(), keeper.bytes_in_use());
+        let report = FlowReport { max: keeper.max(), bytes, bytes_in_use, ..FlowReport::default() };
         let report = Arc::new(Mutex::new(report));
         let (stop, stopped) = channel();
         let shared = Arc::clone(&report);
@@ -115,12 +122,18 @@ fn look(
         telling.forget(refused);
     }
     if !pace.is_due(begin, made, keeper.max()) {
-        report.lock().unwrap_or_else(PoisonError::into_inner).evicted_lasting += lost;
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.evicted_lasting += lost;
+        report.bytes_in_use = keeper.bytes_in_use();
         return Ok(());
     }
+    let walked = keeper.bytes_in_use();
     let swept = keeper.sweep()?;
-    lost += keeper.fit(swept.census.total());
-    pace.walked(begin, begin.elapsed(), made, swept.census.total());
+    // As many may come as did: lines that a burst will need are not given back in its middle.
+    lost += keeper.fit(swept.census.total() + made.saturating_sub(pace.made));
+    // What the next walk will take, where it has less to walk through.
+    let part = (keeper.bytes_in_use() as f64 / walked as f64).min(1.0);
+    pace.walked(begin, begin.elapsed().mul_f64(part), made, swept.census.total());
     pace.is_large = keeper.is_all_in_use();
     {
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,8 +141,14 @@ fn look(
         report.evicted_passing += swept.evicted_passing;
         report.evicted_lasting += swept.evicted_lasting + lost;
         report.census = swept.census;
+        report.counted = Some(begin);
+        report.bytes_in_use = keeper.bytes_in_use();
     }
-    telling.tell(begin, keeper.max(), swept.evicted_passing, swept.evicted_lasting, refused);
+    if let Some(text) =
+        telling.tell(begin, keeper.max(), swept.evicted_passing, swept.evicted_lasting, refused)
+    {
+        tracing::warn!("{text}");
+    }
     Ok(())
 }
 
@@ -182,6 +201,8 @@ impl Pace {
 #[derive(Default)]
 struct Telling {
     last: Option<Instant>,
+    /// When there was something to tell for the first time since.
+    noticed: Option<Instant>,
     passing: u64,
     lasting: u64,
     refused_told: u64,
@@ -198,21 +219,25 @@ impl Telling {
         self.refused_told = refused;
     }
 
-    fn tell(&mut self, now: Instant, max: u64, passing: u64, lasting: u64, refused: u64) {
+    /// What there is to tell, if it is time to.
+    fn tell(&mut self, now: Instant, max: u64, passing: u64, lasting: u64, refused: u64) -> Option<String> {
         self.passing += passing;
         self.lasting += lasting;
         let refused_new = self.refused_since(refused);
-        let any = self.passing + self.lasting + refused_new > 0;
-        if !any || self.last.is_some_and(|last| now < last + TELL) {
-            return;
+        if self.passing + self.lasting + refused_new == 0 {
+            return None;
         }
-        tracing::warn!(
-            "the flow table (flows.max {max}) is full: {refused_new} new flows were not stored, {} short-lived \
-             and {} lasting ones made room. A flood, or too small a table",
-            self.passing,
-            self.lasting
-        );
+        let noticed = *self.noticed.get_or_insert(now);
+        if now < noticed + GATHER || self.last.is_some_and(|last| now < last + TELL) {
+            return None;
+        }
+        let seconds = now.duration_since(noticed).as_secs();
+        let (passing, lasting) = (self.passing, self.lasting);
         *self = Self { last: Some(now), refused_told: refused, ..Self::default() };
+        Some(format!(
+            "the flow table (flows.max {max}) is full: in {seconds} s {refused_new} new flows were not stored, {passing} \
+             short-lived and {lasting} lasting ones made room. A flood, or too small a table"
+        ))
     }
 }
 
@@ -248,6 +273,29 @@ mod tests {
         pace.walked(burst + SETTLE, Duration::from_millis(1), 0, 10);
         pace.grew(burst + SETTLE * 2);
         assert!(!pace.is_due(burst + SETTLE * 3, 0, 1600));
+    }
+
+    #[test]
+    fn a_full_table_is_told_with_numbers_that_say_something() {
+        let mut telling = Telling::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut tell = |seconds, passing, refused| telling.tell(at(seconds), 1024, passing, 0, refused);
+        let text = |seconds, refused, passing| {
+            Some(format!(
+                "the flow table (flows.max 1024) is full: in {seconds} s {refused} new flows were not stored, {passing} \
+                 short-lived and 0 lasting ones made room. A flood, or too small a table"
+            ))
+        };
+        assert_eq!(tell(0, 0, 0), None);
+        assert_eq!(tell(10, 300, 0), None);
+        assert_eq!(tell(12, 300, 20), None);
+        assert_eq!(tell(13, 300, 30), text(3, 30, 900));
+        assert_eq!(tell(20, 1, 31), None);
+        assert_eq!(tell(73, 1, 31), text(53, 1, 2));
+        assert_eq!(tell(200, 0, 31), None, "it is over");
+        assert_eq!(tell(300, 5, 31), None);
+        assert_eq!(tell(310, 0, 31), text(10, 0, 5));
     }
 
     #[test]

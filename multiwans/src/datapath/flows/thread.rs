@@ -129,8 +129,7 @@ fn look(
     }
     let walked = keeper.bytes_in_use();
     let swept = keeper.sweep()?;
-    // As many may come as did: lines that a burst will need are not given back in its middle.
-    lost += keeper.fit(swept.census.total() + made.saturating_sub(pace.made));
+    lost += keeper.fit(pace.expected(swept.census.total(), made));
     // What the next walk will take, where it has less to walk through.
     let part = (keeper.bytes_in_use() as f64 / walked as f64).min(1.0);
     pace.walked(begin, begin.elapsed().mul_f64(part), made, swept.census.total());
@@ -180,6 +179,12 @@ impl Pace {
     /// How many there are at most.
     fn entries(&self, made: u64) -> u64 {
         self.entries + made.saturating_sub(self.made)
+    }
+
+    /// How many there may soon be, where a walk found so many. As many may come as did: lines that a burst will need are
+    /// not given back in its middle.
+    fn expected(&self, entries: u64, made: u64) -> u64 {
+        entries + made.saturating_sub(self.made)
     }
 
     fn walked(&mut self, begin: Instant, took: Duration, made: u64, entries: u64) {
@@ -273,6 +278,16 @@ mod tests {
         pace.walked(burst + SETTLE, Duration::from_millis(1), 0, 10);
         pace.grew(burst + SETTLE * 2);
         assert!(!pace.is_due(burst + SETTLE * 3, 0, 1600));
+    }
+
+    #[test]
+    fn a_burst_is_expected_to_go_on_until_a_walk_finds_that_it_does_not() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        pace.walked(start, Duration::from_millis(1), 1_000, 100);
+        assert_eq!(pace.expected(20_000, 21_000), 40_000);
+        pace.walked(start, Duration::from_millis(1), 21_000, 20_000);
+        assert_eq!(pace.expected(15_000, 21_000), 15_000);
     }
 
     #[test]

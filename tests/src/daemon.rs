@@ -221,8 +221,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// See above.
     pub fn reload(&self) -> Result<String> {
-        let mut command = Command::new(binary()?);
-        let output = end_of(command.arg("reload").arg("--socket").arg(self.control_socket()))?;
+        let output = self.reload_output()?;
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         if output.status.code() == Some(0) {
             return Ok(text(&output.stdout));
@@ -235,11 +234,15 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// Where none did, or all was refused.
     pub fn reload_keeping_a_list(&self) -> Result<String> {
-        let mut command = Command::new(binary()?);
-        let output = end_of(command.arg("reload").arg("--socket").arg(self.control_socket()))?;
+        let output = self.reload_output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(3), "{}: {said}", output.status);
         Ok(said)
+    }
+
+    fn reload_output(&self) -> Result<Output> {
+        let mut command = Command::new(binary()?);
+        end_of(command.arg("reload").arg("--socket").arg(self.control_socket()))
     }
 
     /// Waits for a state, and says how long that took.

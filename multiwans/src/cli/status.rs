@@ -110,6 +110,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lists_that_are_not_what_their_files_say_are_told() {
+        let problems = json!(["a:1:1: one\u{1b}", "b:2:1: two"]);
+        let text = "A list stays as it was: a:1:1: one\u{fffd}\nA list stays as it was: b:2:1: two\n";
+        assert_eq!(kept(&problems), text);
+        assert_eq!(kept(&Value::Null), "");
+    }
+
+    #[test]
     fn durations_have_two_units() {
         for (seconds, text) in [
             (0, "0 s"),

@@ -217,22 +217,21 @@ impl Driver {
                 None => self.reload(Some(call.reply)),
             },
             Request::Status => {
-                let mut status = json!(self.engine.status());
-                status["kept"] = json!(self.reloads.kept());
+                let status = with(json!(self.engine.status()), "kept", json!(self.reloads.kept()));
                 let (tx, rx) = oneshot::channel();
                 let _ = self.orders.send(Order::Describe(tx));
                 tokio::task::spawn_local(async move {
                     let datapath = rx.await.unwrap_or(Value::Null);
-                    let _ = call.reply.send(with_datapath(status, datapath));
+                    let _ = call.reply.send(with(status, "datapath", datapath));
                 });
             }
         }
     }
 }
 
-fn with_datapath(mut status: Value, datapath: Value) -> Value {
+fn with(mut status: Value, key: &str, value: Value) -> Value {
     if let Some(fields) = status.as_object_mut() {
-        fields.insert("datapath".to_owned(), datapath);
+        fields.insert(key.to_owned(), value);
     }
     status
 }

@@ -151,10 +151,10 @@ impl FlowTable {
         }
         // A program that still knows nothing of the new lines may be about to put a flow into the old ones.
         wait();
-        let is_crowded = |place: &FlowPlace| !self.move_on(lines, *place);
+        let finds_no_place = |place: &FlowPlace| !self.move_on(lines, *place);
         // Where the lines overlap, some are crowded by flows that are still to be moved.
-        let crowded: Vec<FlowPlace> = (0..before * LINE_FLOWS).filter(is_crowded).collect();
-        let left: Vec<FlowPlace> = crowded.into_iter().filter(is_crowded).collect();
+        let crowded: Vec<FlowPlace> = (0..before * LINE_FLOWS).filter(finds_no_place).collect();
+        let left: Vec<FlowPlace> = crowded.into_iter().filter(finds_no_place).collect();
         if !left.is_empty() && before > now {
             // More came meanwhile than there is room for. Where they were, there is.
             let back = FlowLines { now: before, before: now };
